@@ -1,0 +1,3 @@
+//! The lab by hand: `make lab`.
+
+fn main() {}

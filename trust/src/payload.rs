@@ -1,0 +1,105 @@
+//! What a request asks to sign: bytes → payload, base and payload → change → words.
+
+use crate::{
+    base::VerifiedBase,
+    document::{Document, DocumentError},
+    gun::Gun,
+    key::KeyId,
+    role::RoleName,
+    time::UnixTime,
+};
+
+/// The bytes of one item, read.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    bytes: Vec<u8>,
+    hash: [u8; 32],
+    document: Result<Document, DocumentError>,
+}
+
+impl Payload {
+    /// Reads the canonical bytes of a `signed` member. Anything else is opaque.
+    #[must_use]
+    pub fn read(bytes: Vec<u8>) -> Self {
+        let _ = bytes;
+        todo!()
+    }
+
+    /// The bytes to be signed.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// SHA-256 of them.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// The document, or why it is opaque.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the bytes did not parse.
+    pub fn document(&self) -> Result<&Document, &DocumentError> {
+        self.document.as_ref()
+    }
+
+    /// Whether its `_type` is what `role` signs.
+    #[must_use]
+    pub fn fits(&self, role: &RoleName) -> bool {
+        let _ = role;
+        todo!()
+    }
+}
+
+/// One item of a request.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Claimed role.
+    pub role: RoleName,
+    /// What is to be signed.
+    pub payload: Payload,
+    /// Keys that should sign, as the documents list them.
+    pub key_ids: Vec<KeyId>,
+}
+
+/// The words a person is asked to approve: one line each, names escaped, longest lists cut to
+/// three and a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Lines without line ends.
+    pub lines: Vec<String>,
+}
+
+/// Puts the difference between base and payloads into words.
+///
+/// Known and claimed are told apart: without a base, or for a role that the base does not know,
+/// lines say "claimed" and "compared with nothing". `label` gives the label of a key, if it has one.
+#[must_use]
+pub fn summarise(
+    gun: &Gun,
+    base: Option<&VerifiedBase>,
+    items: &[Item],
+    now: UnixTime,
+    label: &dyn Fn(&KeyId) -> Option<String>,
+) -> Summary {
+    let _ = (gun, base, items, now, label);
+    todo!()
+}
+
+/// Digest of the *change*: tags and digests, keys, thresholds, delegations, roles; not version,
+/// expiry or base. Consent binds to it (rules: a retry that differs only in those is covered).
+#[must_use]
+pub fn change_digest(base: Option<&VerifiedBase>, items: &[Item]) -> [u8; 32] {
+    let _ = (base, items);
+    todo!()
+}
+
+/// Makes outside text safe to print: control and bidirectional characters become `\u{…}`.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let _ = text;
+    todo!()
+}
