@@ -1,1 +1,16 @@
-//! The agent.
+//! signetd: owns keys, reads what it signs, asks the person, records, then releases.
+//!
+//! ```text
+//! main → daemon → service → keyring → store → key          an arrow means "may use"
+//!                    │         ├──→ trust (guard)           pure decisions
+//!                    │         └──→ ledger                  SQLite: index, collections, guard, log
+//!                    └──→ presence                          who is asked, and how
+//! ```
+//!
+//! A request goes `parse → verify base → guard → consent and secrets → sign → verify → ledger →
+//! release`; nothing is released that is not durable in the ledger.
+
+pub mod key;
+pub mod ledger;
+pub mod presence;
+pub mod store;
