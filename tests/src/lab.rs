@@ -26,13 +26,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tempfile::TempDir;
 
 pub use self::certs::Certs;
 pub use self::engine::Cli;
-pub use self::home::Home;
 use self::engine::Engine;
+pub use self::home::{Home, KEYRING_PASSPHRASE, built};
 use self::keeper::Keeper;
 use self::notary::{Server, Signer};
 use self::proxy::Proxy;
@@ -224,7 +224,10 @@ impl Lab {
     /// When this lab has none.
     #[must_use]
     pub fn registry(&self) -> &str {
-        self.registry.as_ref().expect("this lab was built without a registry").host()
+        self.registry
+            .as_ref()
+            .expect("this lab was built without a registry")
+            .host()
     }
 
     /// The URL of the trust server with ECDSA keys.
@@ -233,7 +236,10 @@ impl Lab {
     /// When this lab has none.
     #[must_use]
     pub fn trust_server(&self) -> &str {
-        self.server.as_ref().expect("this lab was built without notary()").url()
+        self.server
+            .as_ref()
+            .expect("this lab was built without notary()")
+            .url()
     }
 
     /// The URL of the trust server with Ed25519 keys.
@@ -242,7 +248,10 @@ impl Lab {
     /// When this lab has none.
     #[must_use]
     pub fn local_trust_server(&self) -> &str {
-        self.local_server.as_ref().expect("this lab was built without local_notary()").url()
+        self.local_server
+            .as_ref()
+            .expect("this lab was built without local_notary()")
+            .url()
     }
 
     /// `notary-signer`, as `127.0.0.1:PORT`; it wants the client certificate of [`Lab::certs`].
@@ -251,7 +260,10 @@ impl Lab {
     /// When this lab has none.
     #[must_use]
     pub fn signer(&self) -> &str {
-        self.signer.as_ref().expect("this lab was built without notary()").host()
+        self.signer
+            .as_ref()
+            .expect("this lab was built without notary()")
+            .host()
     }
 
     /// The full name of an image in this lab's registry: `acme/app:v1` → `127.0.0.1:PORT/acme/app:v1`.
@@ -277,7 +289,10 @@ impl Lab {
     /// When the engine refuses it.
     pub fn import_image_as(&self, image: &str) {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
-        self.engine.as_ref().expect("this lab was built without an engine").import(image, number);
+        self.engine
+            .as_ref()
+            .expect("this lab was built without an engine")
+            .import(image, number);
     }
 
     /// A reverse proxy before `upstream` (a URL, or `HOST:PORT`).

@@ -10,6 +10,6 @@
 
 pub mod lab;
 
-pub use lab::{Builder, Cli, Home, Lab};
-pub use lab::command::{Run, Output};
+pub use lab::command::{Output, Run};
 pub use lab::proxy::{Auth, Fault, Proxy};
+pub use lab::{Builder, Cli, Home, Lab};

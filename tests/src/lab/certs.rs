@@ -45,7 +45,9 @@ impl Certs {
                 ),
             )?;
         }
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+        })
     }
 
     /// The authority's certificate.
@@ -87,7 +89,10 @@ fn openssl(dir: &Path, args: &str) -> Result<()> {
         .output()
         .context("cannot run openssl; tests/lab/install.sh installs it")?;
     if !output.status.success() {
-        bail!("openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "openssl {args}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ use std::process::{Command, ExitStatus, Stdio};
 pub fn clean(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     command.env_clear().stdin(Stdio::null());
-    command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8");
+    command
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("LANG", "C.UTF-8");
     for name in ["LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -73,7 +75,10 @@ impl Output {
     /// # Panics
     /// When it did not, with everything it said.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "its panic is what most callers want")]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "its panic is what most callers want"
+    )]
     pub fn ok(self) -> Self {
         self.exits(0)
     }
@@ -83,7 +88,10 @@ impl Output {
     /// # Panics
     /// When it did not, with everything it said.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "its panic is what most callers want")]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "its panic is what most callers want"
+    )]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(
             self.code(),
@@ -102,7 +110,10 @@ impl Output {
     /// # Panics
     /// When they do not, with everything the command said.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "its panic is what most callers want")]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "its panic is what most callers want"
+    )]
     pub fn says(self, words: &str) -> Self {
         assert!(
             self.stdout.contains(words) || self.stderr.contains(words),

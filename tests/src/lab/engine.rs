@@ -102,12 +102,16 @@ impl Engine {
         }
         command.env("HOME", &dir).current_dir(&dir);
         let peer = Peer::spawn("dockerd", &mut command, root, keeper)?;
-        Ok(Self { peer, socket: dir.join("sock") })
+        Ok(Self {
+            peer,
+            socket: dir.join("sock"),
+        })
     }
 
     pub(super) fn ready(&mut self) -> Result<()> {
         let socket = &self.socket;
-        self.peer.ready(|| ping(socket).is_ok_and(|answer| answer.contains(" 200 ")))
+        self.peer
+            .ready(|| ping(socket).is_ok_and(|answer| answer.contains(" 200 ")))
     }
 
     pub(super) fn url(&self) -> String {
@@ -116,10 +120,14 @@ impl Engine {
 
     /// Makes an image of one file that no other image has.
     pub(super) fn import(&self, image: &str, number: u32) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("the clock is past 1970");
         let content = format!("image {number} of {}, {now:?}\n", std::process::id());
         let mut command = clean(Cli::Debian12.program());
-        command.env("DOCKER_HOST", self.url()).env("DOCKER_CONFIG", "/nonexistent");
+        command
+            .env("DOCKER_HOST", self.url())
+            .env("DOCKER_CONFIG", "/nonexistent");
         command.args(["import", "-", image]);
         let mut child = command
             .stdin(Stdio::piped())
@@ -128,8 +136,15 @@ impl Engine {
             .spawn()
             .expect("docker is installed");
         let tar = tar_of("content", content.as_bytes());
-        child.stdin.take().expect("it is piped").write_all(&tar).expect("docker import reads");
-        let output = child.wait_with_output().expect("docker import is our child");
+        child
+            .stdin
+            .take()
+            .expect("it is piped")
+            .write_all(&tar)
+            .expect("docker import reads");
+        let output = child
+            .wait_with_output()
+            .expect("docker import is our child");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "docker import {image}: {stderr}");
     }
@@ -147,7 +162,8 @@ fn ping(socket: &Path) -> std::io::Result<String> {
 /// A tar file of one small file (POSIX.1-1988 ustar, fields by offset).
 fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0u8; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, name);
     put(100, "0000644\0");
     put(108, "0000000\0");
@@ -172,7 +188,10 @@ impl Lab {
     /// When this lab has no engine.
     #[must_use]
     pub fn docker_host(&self) -> String {
-        self.engine.as_ref().expect("this lab was built without an engine").url()
+        self.engine
+            .as_ref()
+            .expect("this lab was built without an engine")
+            .url()
     }
 
     /// A fresh `DOCKER_CONFIG` that knows the lab's certificate authority.
@@ -206,7 +225,9 @@ impl Lab {
     #[must_use]
     pub fn docker(&self, cli: Cli, config: &Path) -> Command {
         let mut command = clean(cli.program());
-        command.env("HOME", self.dir().join("home")).env("DOCKER_CONFIG", config);
+        command
+            .env("HOME", self.dir().join("home"))
+            .env("DOCKER_CONFIG", config);
         if let Some(engine) = &self.engine {
             command.env("DOCKER_HOST", engine.url());
         }
@@ -223,7 +244,10 @@ impl Lab {
         command
             .env("DOCKER_CONTENT_TRUST", "1")
             .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-            .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", REPOSITORY_PASSPHRASE);
+            .env(
+                "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+                REPOSITORY_PASSPHRASE,
+            );
         command
     }
 
@@ -233,7 +257,10 @@ impl Lab {
     /// When the engine has no such image.
     pub fn forget_image(&self, image: &str) {
         let config = Path::new("/nonexistent");
-        self.docker(Cli::Debian12, config).args(["rmi", "--force", image]).run().ok();
+        self.docker(Cli::Debian12, config)
+            .args(["rmi", "--force", image])
+            .run()
+            .ok();
     }
 }
 

@@ -57,7 +57,10 @@ impl Lab {
             dir,
             docker: docker_config.to_path_buf(),
             docker_host: self.engine.is_some().then(|| self.docker_host()),
-            trust_server: self.server.is_some().then(|| self.trust_server().to_owned()),
+            trust_server: self
+                .server
+                .is_some()
+                .then(|| self.trust_server().to_owned()),
         }
     }
 }
@@ -82,7 +85,9 @@ impl Home {
     #[must_use]
     pub fn unattended(&self) -> Command {
         let mut command = self.signet();
-        command.arg("--no-input").env("SIGNET_PASSPHRASE_FILE", self.passphrase_file());
+        command
+            .arg("--no-input")
+            .env("SIGNET_PASSPHRASE_FILE", self.passphrase_file());
         command
     }
 
@@ -146,7 +151,9 @@ impl Home {
     #[must_use]
     pub fn agent_pid(&self) -> Option<Pid> {
         let stream = UnixStream::connect(self.socket()).ok()?;
-        rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid)
+        rustix::net::sockopt::socket_peercred(&stream)
+            .ok()
+            .map(|peer| peer.pid)
     }
 }
 
@@ -181,7 +188,11 @@ pub fn built(name: &str) -> PathBuf {
 pub(super) fn find_built(name: &str) -> Option<PathBuf> {
     let exe = env::current_exe().expect("/proc is mounted");
     // Tests are in target/PROFILE/deps, binaries in target/PROFILE.
-    exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|program| program.is_file())
+    exe.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
 }
 
 const GRACE: Duration = Duration::from_secs(5);

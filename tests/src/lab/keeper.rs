@@ -41,7 +41,11 @@ impl Keeper {
             .spawn()
             .context("cannot start the keeper")?;
         let orders = child.stdin.take();
-        Ok(Self { child, orders, pids: Vec::new() })
+        Ok(Self {
+            child,
+            orders,
+            pids: Vec::new(),
+        })
     }
 
     fn order(&mut self, line: &str) {
@@ -140,7 +144,11 @@ impl Peer {
         match ended {
             Some(status) => bail!("{} ended at once ({status}):\n{}", self.name, self.log()),
             None if ready => Ok(()),
-            None => bail!("{} does not answer after {START:?}:\n{}", self.name, self.log()),
+            None => bail!(
+                "{} does not answer after {START:?}:\n{}",
+                self.name,
+                self.log()
+            ),
         }
     }
 

@@ -35,7 +35,11 @@ impl Signer {
             });
             configured("notary-signer", root, "signer", &config)
         })?;
-        Ok(Self { port, host: format!("127.0.0.1:{port}"), _peer: peer })
+        Ok(Self {
+            port,
+            host: format!("127.0.0.1:{port}"),
+            _peer: peer,
+        })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -85,7 +89,11 @@ impl Server {
             configured("notary-server", root, name, &config)
         })?;
         let host = format!("127.0.0.1:{port}");
-        Ok(Self { url: format!("https://{host}"), host, _peer: peer })
+        Ok(Self {
+            url: format!("https://{host}"),
+            host,
+            _peer: peer,
+        })
     }
 
     pub(super) fn host(&self) -> &str {

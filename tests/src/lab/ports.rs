@@ -33,7 +33,10 @@ pub(super) fn free() -> u16 {
 pub(super) fn listens(pid: u32, port: u16) -> bool {
     // Columns of proc_net_tcp(5): local address (here 127.0.0.1, in host order), state (0A is
     // LISTEN) and, tenth, the inode.
-    let local = format!("{:08X}:{port:04X}", u32::from(Ipv4Addr::LOCALHOST).swap_bytes());
+    let local = format!(
+        "{:08X}:{port:04X}",
+        u32::from(Ipv4Addr::LOCALHOST).swap_bytes()
+    );
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let sockets = table.lines().filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
@@ -41,7 +44,9 @@ pub(super) fn listens(pid: u32, port: u16) -> bool {
         found.then(|| format!("socket:[{}]", columns.get(9).unwrap_or(&"")))
     });
     let sockets: Vec<PathBuf> = sockets.map(PathBuf::from).collect();
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
     descriptors.flatten().any(|descriptor| {
         fs::read_link(descriptor.path()).is_ok_and(|target| sockets.contains(&target))
     })

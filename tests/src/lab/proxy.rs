@@ -123,7 +123,10 @@ impl Seen {
     /// The value of a header, named in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -201,7 +204,10 @@ impl Proxy {
             host: listener.local_addr()?.to_string(),
         });
         runtime.spawn(accept(listener, tls, Arc::clone(&shared)));
-        Ok(Self { shared, runtime: Some(runtime) })
+        Ok(Self {
+            shared,
+            runtime: Some(runtime),
+        })
     }
 
     /// Where it listens, as `127.0.0.1:PORT`: the registry's part of an image's name.
@@ -241,7 +247,11 @@ impl Proxy {
 
     fn rule(&self, pattern: &str, fault: Fault, left: Option<usize>) {
         let pattern = Pattern::new(pattern);
-        self.shared.state().rules.push(Rule { pattern, fault, left });
+        self.shared.state().rules.push(Rule {
+            pattern,
+            fault,
+            left,
+        });
     }
 
     /// Behaves again: no rule, no credentials asked for.
@@ -261,7 +271,12 @@ impl Proxy {
     #[must_use]
     pub fn count(&self, pattern: &str) -> usize {
         let pattern = Pattern::new(pattern);
-        self.shared.state().seen.iter().filter(|s| pattern.names(&s.method, &s.path)).count()
+        self.shared
+            .state()
+            .seen
+            .iter()
+            .filter(|s| pattern.names(&s.method, &s.path))
+            .count()
     }
 
     /// Forgets the requests so far.
@@ -300,9 +315,13 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
             // A client that speaks no TLS, or goes away in the middle, is its own affair.
-            let Ok(stream) = tls.accept(tcp).await else { return };
+            let Ok(stream) = tls.accept(tcp).await else {
+                return;
+            };
             let service = service_fn(move |request| handle(Arc::clone(&shared), request));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -330,7 +349,9 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
     let Some(fault) = fault else {
         return match refusal {
             Some(refusal) => Ok(whole(refusal)),
-            None => pass_on(&shared, parts.method, &seen, &parts.headers, body).await.map(whole),
+            None => pass_on(&shared, parts.method, &seen, &parts.headers, body)
+                .await
+                .map(whole),
         };
     };
     // What a fault lets through still needs its credentials.
@@ -358,7 +379,9 @@ async fn misbehave(
         }
         Fault::Call(call) => {
             let seen = seen.clone();
-            tokio::task::spawn_blocking(move || call(&seen)).await.map_err(io::Error::other)?;
+            tokio::task::spawn_blocking(move || call(&seen))
+                .await
+                .map_err(io::Error::other)?;
             through().await.map(whole)
         }
         Fault::Cut(after) => Ok(cut(through().await?, after)),
@@ -405,9 +428,10 @@ async fn misbehave(
 impl State {
     /// What to do to this request, if anything; counts down.
     fn fault(&mut self, seen: &Seen) -> Option<Fault> {
-        let rule = self.rules.iter_mut().rev().find(|rule| {
-            rule.left != Some(0) && rule.pattern.names(&seen.method, &seen.path)
-        })?;
+        let rule =
+            self.rules.iter_mut().rev().find(|rule| {
+                rule.left != Some(0) && rule.pattern.names(&seen.method, &seen.path)
+            })?;
         rule.left = rule.left.map(|left| left - 1);
         Some(rule.fault.clone())
     }
@@ -418,7 +442,11 @@ impl Answer {
         let status = StatusCode::from_u16(status).expect("tests name statuses that exist");
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        Self { status, headers, body: Bytes::from_static(body.as_bytes()) }
+        Self {
+            status,
+            headers,
+            body: Bytes::from_static(body.as_bytes()),
+        }
     }
 }
 
@@ -440,13 +468,26 @@ async fn pass_on(
         headers.remove(header::AUTHORIZATION);
     }
     let is_get = method == Method::GET;
-    let answer = shared.client.request(method, url).headers(headers).body(body).send();
+    let answer = shared
+        .client
+        .request(method, url)
+        .headers(headers)
+        .body(body)
+        .send();
     let answer = answer.await.map_err(io::Error::other)?;
     let (status, headers) = (answer.status(), end_to_end(answer.headers()));
     let body = answer.bytes().await.map_err(io::Error::other)?;
-    let answer = Answer { status, headers, body };
+    let answer = Answer {
+        status,
+        headers,
+        body,
+    };
     if is_get && status == StatusCode::OK {
-        shared.state().tape.0.insert(seen.path.clone(), answer.clone());
+        shared
+            .state()
+            .tape
+            .0
+            .insert(seen.path.clone(), answer.clone());
     }
     Ok(answer)
 }
@@ -470,13 +511,20 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 
 fn readable(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }
 
 /// The answer as it is.
 fn whole(answer: Answer) -> Reply {
     let body = Full::new(answer.body).into_data_stream();
-    let body = body.map(|chunk| chunk.map(Frame::data).map_err(|never: Infallible| match never {}));
+    let body = body.map(|chunk| {
+        chunk
+            .map(Frame::data)
+            .map_err(|never: Infallible| match never {})
+    });
     reply(answer.status, answer.headers, body.boxed())
 }
 

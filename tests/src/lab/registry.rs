@@ -60,10 +60,17 @@ impl Registry {
             let file = dir.join("config.yml");
             fs::write(&file, config.to_string())?;
             let mut command = clean("docker-registry");
-            command.arg("serve").arg(file).current_dir(&dir).env("OTEL_TRACES_EXPORTER", "none");
+            command
+                .arg("serve")
+                .arg(file)
+                .current_dir(&dir)
+                .env("OTEL_TRACES_EXPORTER", "none");
             Ok(command)
         })?;
-        Ok(Self { host: format!("127.0.0.1:{port}"), _peer: peer })
+        Ok(Self {
+            host: format!("127.0.0.1:{port}"),
+            _peer: peer,
+        })
     }
 
     pub(super) fn host(&self) -> &str {

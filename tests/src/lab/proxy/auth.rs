@@ -54,7 +54,10 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn new(auth: Auth) -> Self {
-        Self { auth, ..Self::default() }
+        Self {
+            auth,
+            ..Self::default()
+        }
     }
 
     pub(super) fn is_shut(&self) -> bool {
@@ -80,7 +83,11 @@ impl Door {
                     return None;
                 }
                 let scope = need.map_or_else(String::new, |need| {
-                    format!(",scope=\"repository:{}:{}\"", need.name, need.actions.join(","))
+                    format!(
+                        ",scope=\"repository:{}:{}\"",
+                        need.name,
+                        need.actions.join(",")
+                    )
                 });
                 Some(challenge(format!(
                     "Bearer realm=\"https://{host}{TOKEN_PATH}\",service=\"{SERVICE}\"{scope}"
@@ -90,8 +97,12 @@ impl Door {
     }
 
     fn admits(&self, seen: &Seen, need: Option<&Need>) -> bool {
-        let token = seen.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let Some(scopes) = token.and_then(|token| self.tokens.get(token)) else { return false };
+        let token = seen
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let Some(scopes) = token.and_then(|token| self.tokens.get(token)) else {
+            return false;
+        };
         let Some(need) = need else { return true };
         scopes.iter().any(|scope| {
             let actions = scope
@@ -100,14 +111,22 @@ impl Door {
                 .and_then(|rest| rest.strip_prefix(':'))
                 .map(|actions| actions.split(',').collect::<Vec<_>>());
             actions.is_some_and(|actions| {
-                need.actions.iter().all(|action| actions.contains(action) || actions == ["*"])
+                need.actions
+                    .iter()
+                    .all(|action| actions.contains(action) || actions == ["*"])
             })
         })
     }
 
     /// The token endpoint.
     fn token(&mut self, seen: &Seen) -> Answer {
-        let Auth::Bearer { user, password, refresh_token, anonymous_pull } = &self.auth else {
+        let Auth::Bearer {
+            user,
+            password,
+            refresh_token,
+            anonymous_pull,
+        } = &self.auth
+        else {
             return json_answer(404, &json!({}));
         };
         let form = match seen.method.as_str() {
@@ -115,7 +134,12 @@ impl Door {
             _ => seen.query.clone(),
         };
         let fields = fields(&form);
-        let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let field = |name: &str| {
+            fields
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_str())
+        };
         let mut scopes: Vec<String> = fields
             .iter()
             .filter(|(name, _)| name == "scope")
@@ -142,7 +166,11 @@ impl Door {
         self.count += 1;
         let token = format!("lab-token-{}", self.count);
         self.tokens.insert(token.clone(), scopes);
-        let name = if seen.method == "POST" { "access_token" } else { "token" };
+        let name = if seen.method == "POST" {
+            "access_token"
+        } else {
+            "token"
+        };
         json_answer(200, &json!({name: token, "expires_in": 300}))
     }
 }
@@ -165,15 +193,23 @@ impl Need {
                 "POST" if file == "tuf/" => &["push", "pull"],
                 _ => &["*"],
             };
-            return Some(Self { name: name.to_owned(), actions });
+            return Some(Self {
+                name: name.to_owned(),
+                actions,
+            });
         }
-        let end = ["/manifests/", "/blobs/", "/tags/"].iter().find_map(|part| rest.find(part))?;
+        let end = ["/manifests/", "/blobs/", "/tags/"]
+            .iter()
+            .find_map(|part| rest.find(part))?;
         let actions: &[&str] = match method {
             "GET" | "HEAD" => &["pull"],
             "DELETE" => &["delete"],
             _ => &["push", "pull"],
         };
-        Some(Self { name: rest[..end].to_owned(), actions })
+        Some(Self {
+            name: rest[..end].to_owned(),
+            actions,
+        })
     }
 }
 

@@ -11,8 +11,14 @@ impl Pattern {
     /// Reads `PATH` or `METHOD PATH`.
     pub(super) fn new(text: &str) -> Self {
         match text.split_once(' ') {
-            Some((method, path)) => Self { method: Some(method.to_owned()), path: path.to_owned() },
-            None => Self { method: None, path: text.to_owned() },
+            Some((method, path)) => Self {
+                method: Some(method.to_owned()),
+                path: path.to_owned(),
+            },
+            None => Self {
+                method: None,
+                path: text.to_owned(),
+            },
         }
     }
 
@@ -22,8 +28,12 @@ impl Pattern {
 }
 
 fn matches(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(text) = text.strip_prefix(start) else { return false };
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(text) = text.strip_prefix(start) else {
+        return false;
+    };
     let mut ends = (0..=text.len()).filter(|at| text.is_char_boundary(*at));
     ends.any(|at| matches(rest, &text[at..]))
 }
@@ -35,8 +45,14 @@ mod tests {
     #[test]
     fn a_star_stands_for_any_run_of_characters() {
         let names = |pattern, path| Pattern::new(pattern).names("GET", path);
-        assert!(names("*/timestamp.json", "/v2/reg/a/_trust/tuf/timestamp.json"));
-        assert!(names("/v2/*/targets*.json", "/v2/a/b/targets/releases.ab12.json"));
+        assert!(names(
+            "*/timestamp.json",
+            "/v2/reg/a/_trust/tuf/timestamp.json"
+        ));
+        assert!(names(
+            "/v2/*/targets*.json",
+            "/v2/a/b/targets/releases.ab12.json"
+        ));
         assert!(names("*", ""));
         assert!(!names("*/timestamp.json", "/v2/timestamp.json/"));
         assert!(!names("/v2", "/v2/"));
