@@ -1,7 +1,9 @@
-//! The wire: every byte that crosses the agent's socket, and nothing but generated code.
+//! The wire: every byte that crosses the agent's socket, generated, and where the two ends meet.
 //!
 //! The contract is `proto/signet/v1/signet.proto`; its comments are the documentation.
 #![forbid(unsafe_code)]
+
+pub mod endpoint;
 
 /// Version 1 of the protocol.
 #[allow(
@@ -18,8 +20,7 @@ pub mod v1 {
 }
 
 /// The encoded file descriptor set, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/signet.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/signet.v1.bin"));
 
 /// Number of this protocol, sent in `HelloReply`.
 pub const PROTOCOL: u32 = 1;
