@@ -7,6 +7,10 @@
 
 use std::borrow::Cow;
 
+mod parse;
+
+pub use parse::parse;
+
 /// A JSON value, borrowing from the input where nothing had to be unescaped.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
@@ -34,30 +38,154 @@ pub struct JsonError {
     pub why: &'static str,
 }
 
-/// Parses one JSON value and nothing after it (trailing white space excepted).
-///
-/// Refused: duplicate members, more than 64 levels, invalid UTF-8, lone surrogates, raw control
-/// characters in strings, fractions, exponents, integers beyond 2^53.
-///
-/// # Errors
-///
-/// With the offset of the first byte that does not fit.
-pub fn parse(bytes: &[u8]) -> Result<Value<'_>, JsonError> {
-    let _ = bytes;
-    todo!()
-}
-
-impl Value<'_> {
+impl<'a> Value<'a> {
     /// The bytes that are signed.
     #[must_use]
     pub fn canonical(&self) -> Vec<u8> {
-        todo!()
+        let mut out = Vec::new();
+        self.write_canonical(&mut out);
+        out
     }
+
+    /// Appends the bytes that are signed.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Int(number) => write_int(out, *number),
+            Self::String(text) => write_string(out, text),
+            Self::Array(items) => {
+                out.push(b'[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    item.write_canonical(out);
+                }
+                out.push(b']');
+            }
+            Self::Object(members) => {
+                if members.is_sorted_by(|(a, _), (b, _)| a < b) {
+                    write_members(out, members.iter());
+                } else {
+                    let mut sorted: Vec<_> = members.iter().collect();
+                    sorted.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                    write_members(out, sorted.into_iter());
+                }
+            }
+        }
+    }
+
+    /// The value of a member, if this is an object that has it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Object(members) = self else {
+            return None;
+        };
+        members
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value)
+    }
+}
+
+fn write_members<'v, 'a: 'v>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = &'v (Cow<'a, str>, Value<'a>)>,
+) {
+    out.push(b'{');
+    for (index, (name, value)) in members.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, name);
+        out.push(b':');
+        value.write_canonical(out);
+    }
+    out.push(b'}');
+}
+
+/// Appends a canonical string: quoted, with `"` and `\` escaped and nothing else.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(byte, b'"' | b'\\') {
+            out.extend_from_slice(&bytes[done..at]);
+            out.push(b'\\');
+            done = at;
+        }
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out.push(b'"');
+}
+
+/// Appends a plain decimal number.
+pub(crate) fn write_int(out: &mut Vec<u8>, number: i64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit is below ten");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a string of standard base64 with padding: how byte arrays are written.
+pub(crate) fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let written = STANDARD
+        .encode_slice(bytes, &mut out[start..])
+        .expect("the slice was made to fit");
+    out.truncate(start + written);
+    out.push(b'"');
 }
 
 /// What Go would put on the wire for these canonical bytes.
 #[must_use]
 pub fn wire(canonical: &[u8]) -> Vec<u8> {
-    let _ = canonical;
-    todo!()
+    let mut out = Vec::with_capacity(canonical.len());
+    write_wire(&mut out, canonical);
+    out
 }
+
+/// Appends what Go would put on the wire: `json.Marshal` escapes five characters for the sake of
+/// browsers (Go `encoding/json`, `appendCompact` with `escape`).
+pub(crate) fn write_wire(out: &mut Vec<u8>, canonical: &[u8]) {
+    let mut done = 0;
+    for (at, byte) in canonical.iter().enumerate() {
+        let (escaped, len): (&[u8], usize) = match byte {
+            b'<' => (br"\u003c", 1),
+            b'>' => (br"\u003e", 1),
+            b'&' => (br"\u0026", 1),
+            0xe2 => match canonical.get(at..at + 3) {
+                Some([_, 0x80, 0xa8]) => (br"\u2028", 3),
+                Some([_, 0x80, 0xa9]) => (br"\u2029", 3),
+                _ => continue,
+            },
+            _ => continue,
+        };
+        out.extend_from_slice(&canonical[done..at]);
+        out.extend_from_slice(escaped);
+        done = at + len;
+    }
+    out.extend_from_slice(&canonical[done..]);
+}
+
+#[cfg(test)]
+mod tests;
