@@ -2,6 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    UnparsedPublicKey, VerificationAlgorithm,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use p384::ecdsa::signature::hazmat::PrehashVerifier;
+use sha2::{Digest, Sha256};
+
+use crate::{cert::Certificate, json};
+
+mod spki;
+
+pub(crate) use spki::{Spki, ec_spki, rsa_spki};
+
 /// SHA-256 of the canonical JSON of a public key (notary `tuf/data/keys.go`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; 32]);
@@ -115,13 +129,32 @@ impl KeyType {
     /// `ecdsa`, `ecdsa-x509`, `ed25519`, `rsa`, `rsa-x509`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Ecdsa => "ecdsa",
+            Self::EcdsaX509 => "ecdsa-x509",
+            Self::Ed25519 => "ed25519",
+            Self::Rsa => "rsa",
+            Self::RsaX509 => "rsa-x509",
+        }
     }
 
     /// The inverse of [`KeyType::as_str`].
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        todo!("{name}")
+        Some(match name {
+            "ecdsa" => Self::Ecdsa,
+            "ecdsa-x509" => Self::EcdsaX509,
+            "ed25519" => Self::Ed25519,
+            "rsa" => Self::Rsa,
+            "rsa-x509" => Self::RsaX509,
+            _ => return None,
+        })
+    }
+
+    /// Whether the public part is a certificate.
+    #[must_use]
+    pub fn is_x509(self) -> bool {
+        matches!(self, Self::EcdsaX509 | Self::RsaX509)
     }
 }
 
@@ -129,13 +162,20 @@ impl Method {
     /// `ecdsa`, `eddsa`, `rsapss`, `rsapkcs1v15`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        todo!()
+        match self {
+            Self::Ecdsa => "ecdsa",
+            Self::Eddsa => "eddsa",
+            Self::RsaPss => "rsapss",
+            Self::RsaPkcs1v15 => "rsapkcs1v15",
+        }
     }
 
     /// The inverse of [`Method::as_str`]; upper case is taken too, as Go does.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        todo!("{name}")
+        [Self::Ecdsa, Self::Eddsa, Self::RsaPss, Self::RsaPkcs1v15]
+            .into_iter()
+            .find(|method| method.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -143,18 +183,31 @@ impl Algorithm {
     /// `p256`, `p384`, `ed25519`; for RSA `rsa2048` and so on.
     #[must_use]
     pub fn name(self) -> String {
-        todo!()
+        match self {
+            Self::P256 => "p256".to_owned(),
+            Self::P384 => "p384".to_owned(),
+            Self::Rsa(bits) => format!("rsa{bits}"),
+            Self::Ed25519 => "ed25519".to_owned(),
+        }
     }
 
     /// The inverse of [`Algorithm::name`], for RSA 2048, 3072 and 4096 only.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        todo!("{name}")
+        Some(match name {
+            "p256" => Self::P256,
+            "p384" => Self::P384,
+            "ed25519" => Self::Ed25519,
+            "rsa2048" => Self::Rsa(2048),
+            "rsa3072" => Self::Rsa(3072),
+            "rsa4096" => Self::Rsa(4096),
+            _ => return None,
+        })
     }
 }
 
 impl PublicKey {
-    /// A key of the documents: checks only that `public` is not larger than 64 KiB.
+    /// A key of the documents. Nothing is checked: whether it is a key shows when it is used.
     #[must_use]
     pub fn new(key_type: KeyType, public: Vec<u8>) -> Self {
         Self { key_type, public }
@@ -175,22 +228,44 @@ impl PublicKey {
     /// `{"keytype":…,"keyval":{"private":null,"public":…}}`, as documents embed it.
     #[must_use]
     pub fn canonical_json(&self) -> Vec<u8> {
-        todo!()
+        let mut out = Vec::new();
+        self.write_canonical(&mut out);
+        out
+    }
+
+    /// Appends [`PublicKey::canonical_json`].
+    pub(crate) fn write_canonical(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"keytype\":");
+        json::write_string(out, self.key_type.as_str());
+        out.extend_from_slice(b",\"keyval\":{\"private\":null,\"public\":");
+        json::write_base64(out, &self.public);
+        out.extend_from_slice(b"}}");
     }
 
     /// SHA-256 of [`PublicKey::canonical_json`].
     #[must_use]
     pub fn id(&self) -> KeyId {
-        todo!()
+        KeyId(Sha256::digest(self.canonical_json()).into())
     }
 
     /// The bare key inside a certificate; the key itself when it is bare already.
     ///
     /// # Errors
     ///
-    /// When the certificate does not parse.
+    /// When the certificate does not parse, or holds another type of key than it should.
     pub fn bare(&self) -> Result<Self, KeyError> {
-        todo!()
+        let wanted = match self.key_type {
+            KeyType::EcdsaX509 => KeyType::Ecdsa,
+            KeyType::RsaX509 => KeyType::Rsa,
+            KeyType::Ecdsa | KeyType::Ed25519 | KeyType::Rsa => return Ok(self.clone()),
+        };
+        let bare = Certificate::from_pem(&self.public)?.public;
+        if bare.key_type != wanted {
+            return Err(KeyError::Malformed(
+                "the certificate holds another type of key",
+            ));
+        }
+        Ok(bare)
     }
 
     /// ID of the bare key: what key files are named by.
@@ -199,7 +274,11 @@ impl PublicKey {
     ///
     /// When the certificate does not parse.
     pub fn canonical_id(&self) -> Result<KeyId, KeyError> {
-        Ok(self.bare()?.id())
+        if self.key_type.is_x509() {
+            Ok(self.bare()?.id())
+        } else {
+            Ok(self.id())
+        }
     }
 
     /// What kind of key it is.
@@ -208,13 +287,31 @@ impl PublicKey {
     ///
     /// When the key is malformed or of a kind Signet does not compute with.
     pub fn algorithm(&self) -> Result<Algorithm, KeyError> {
-        todo!()
+        if self.key_type.is_x509() {
+            return self.bare()?.algorithm();
+        }
+        if self.key_type == KeyType::Ed25519 {
+            return match self.public.len() {
+                ED25519_LEN => Ok(Algorithm::Ed25519),
+                _ => Err(KeyError::Malformed("an Ed25519 key has 32 bytes")),
+            };
+        }
+        match self.spki()? {
+            Spki::P256(_) => Ok(Algorithm::P256),
+            Spki::P384(_) => Ok(Algorithm::P384),
+            Spki::Rsa { bits, .. } => Ok(Algorithm::Rsa(bits)),
+            Spki::Unsupported(name) => Err(KeyError::Unsupported(name.to_owned())),
+        }
     }
 
     /// The method with which this key signs.
     #[must_use]
     pub fn method(&self) -> Method {
-        todo!()
+        match self.key_type {
+            KeyType::Ecdsa | KeyType::EcdsaX509 => Method::Ecdsa,
+            KeyType::Ed25519 => Method::Eddsa,
+            KeyType::Rsa | KeyType::RsaX509 => Method::RsaPss,
+        }
     }
 
     /// Verifies `signature` (encoded as in documents, §Method) over `message`.
@@ -223,8 +320,33 @@ impl PublicKey {
     ///
     /// [`KeyError::BadSignature`] when it does not hold; RSA below 2048 bits is unsupported.
     pub fn verify(&self, method: Method, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
-        let _ = (method, message, signature);
-        todo!()
+        if self.key_type.is_x509() {
+            return self.bare()?.verify(method, message, signature);
+        }
+        let check = |algorithm: &'static dyn VerificationAlgorithm, public: &[u8]| {
+            UnparsedPublicKey::new(algorithm, public)
+                .verify(message, signature)
+                .map_err(|_| KeyError::BadSignature)
+        };
+        if self.key_type == KeyType::Ed25519 {
+            return match method {
+                Method::Eddsa => check(&ED25519, &self.public),
+                _ => Err(KeyError::BadSignature),
+            };
+        }
+        match (self.spki()?, method) {
+            (Spki::P256(point), Method::Ecdsa) => check(&ECDSA_P256_SHA256_FIXED, point),
+            (Spki::P384(point), Method::Ecdsa) => verify_p384(point, message, signature),
+            (Spki::Rsa { bits, .. }, _) if bits < MIN_RSA => {
+                Err(KeyError::Unsupported(format!("RSA with {bits} bits")))
+            }
+            (Spki::Rsa { pkcs1, .. }, Method::RsaPss) => check(&RSA_PSS_2048_8192_SHA256, pkcs1),
+            (Spki::Rsa { pkcs1, .. }, Method::RsaPkcs1v15) => {
+                check(&RSA_PKCS1_2048_8192_SHA256, pkcs1)
+            }
+            (Spki::Unsupported(name), _) => Err(KeyError::Unsupported(name.to_owned())),
+            _ => Err(KeyError::BadSignature),
+        }
     }
 
     /// `-----BEGIN PUBLIC KEY-----` of the bare key, SPKI (RFC 8410 for Ed25519).
@@ -233,6 +355,61 @@ impl PublicKey {
     ///
     /// When the certificate does not parse.
     pub fn to_spki_pem(&self) -> Result<String, KeyError> {
-        todo!()
+        let bare = self.bare()?;
+        let der = match bare.key_type {
+            KeyType::Ed25519 => [ED25519_SPKI_PREFIX, &bare.public].concat(),
+            _ => bare.public,
+        };
+        Ok(to_pem("PUBLIC KEY", &der))
+    }
+
+    /// The SPKI of a bare key that is not Ed25519, checked to be of the type that it claims.
+    pub(crate) fn spki(&self) -> Result<Spki<'_>, KeyError> {
+        let spki = Spki::parse(&self.public)?;
+        let fits = match self.key_type {
+            KeyType::Ecdsa => !matches!(spki, Spki::Rsa { .. }),
+            KeyType::Rsa => matches!(spki, Spki::Rsa { .. }),
+            _ => false,
+        };
+        if fits {
+            Ok(spki)
+        } else {
+            Err(KeyError::Malformed("it is another type of key"))
+        }
     }
 }
+
+/// ECDSA over P-384 with SHA-256, as notary signs on every curve.
+fn verify_p384(point: &[u8], message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
+    let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(point)
+        .map_err(|_| KeyError::Malformed("the point is not on the curve"))?;
+    let signature =
+        p384::ecdsa::Signature::from_slice(signature).map_err(|_| KeyError::BadSignature)?;
+    key.verify_prehash(&Sha256::digest(message), &signature)
+        .map_err(|_| KeyError::BadSignature)
+}
+
+/// A PEM block as Go's encoder writes it: 64 columns, final line end.
+pub(crate) fn to_pem(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = after;
+    }
+    out.push_str(&format!("-----END {label}-----\n"));
+    out
+}
+
+/// RFC 8032
+pub(crate) const ED25519_LEN: usize = 32;
+/// `SEQUENCE { SEQUENCE { 1.3.101.112 }, BIT STRING … }` (RFC 8410)
+const ED25519_SPKI_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+/// Below this Go's client refuses to verify (notary `tuf/signed/verifiers.go`).
+const MIN_RSA: u32 = 2048;
+
+#[cfg(test)]
+mod tests;
