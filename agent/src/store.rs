@@ -2,8 +2,13 @@
 //!
 //! A [`KeyStore`] turns a key ID and some bytes into a signature and never hands the key out.
 //! Stores block (scrypt burns a second of CPU); the keyring gives each its own thread.
+//!
+//! A secret given for a request lives as long as that request; for keys that are no root keys it
+//! is then held for the caller's terminal session, and [`KeyStore::expire`] forgets it in time.
+//! What the index knows of a key comes in as a [`Hint`]: it picks words and the keyring to try
+//! first, and is never authority.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use signet_trust::{Algorithm, KeyId, PrivateKey, PublicKey, keyfile::KeyFileError};
 
@@ -56,6 +61,17 @@ pub struct NewKey {
     pub role: String,
     /// For targets and snapshot.
     pub gun: Option<String>,
+}
+
+/// What the index knows of a key: for the words of a prompt, and for the keyring to try first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// root, targets, snapshot, or a signer's name; empty if unknown.
+    pub role: String,
+    /// GUN, empty if none.
+    pub gun: String,
+    /// Label, empty if none.
+    pub label: String,
 }
 
 /// A place private keys live.
@@ -145,6 +161,27 @@ pub trait KeyStore: Send {
         presence: &mut dyn Presence,
     ) -> Result<(), StoreError>;
 
+    /// A Docker-format file as it lies here, byte for byte, under its own passphrase; `None` when
+    /// the store keeps another format or the file is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError::Io`].
+    fn verbatim(&mut self, id: &KeyId) -> Result<Option<Vec<u8>>, StoreError> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// Takes note of what the index knows of a key, before it is used.
+    fn hint(&mut self, id: &KeyId, hint: Hint) {
+        let _ = (id, hint);
+    }
+
+    /// Forgets what has been held long enough; how long until there is something to forget again.
+    fn expire(&mut self) -> Option<Duration> {
+        None
+    }
+
     /// The request has ended: forget what was opened for it alone.
     fn end_request(&mut self, request: RequestId);
 
@@ -156,6 +193,20 @@ pub trait KeyStore: Send {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// The passphrase chosen for something new cannot be used.
+    #[error("the new passphrase for {what} cannot be used: {why}")]
+    BadPassphrase {
+        /// `the keyring`, `the root keyring`, `key <id>`.
+        what: String,
+        /// It is empty, or not UTF-8.
+        why: &'static str,
+    },
+    /// Another program changed the file between our reading and our writing.
+    #[error("{} was changed by another program meanwhile; nothing was written", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The person, or nobody, answered.
     #[error("no secret for it")]
     NoSecret(#[from] NoSecret),
@@ -230,4 +281,38 @@ pub enum StoreError {
         /// For Docker's format: or the file is damaged.
         or_damaged: bool,
     },
+}
+
+impl StoreError {
+    /// What the person can do about it, if that is not obvious from the message.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::Damaged { path, .. } | Self::WrongId { path, .. } => format!(
+                "put {} back from a backup; other keys are not affected",
+                path.display()
+            ),
+            Self::KeyringMissing { path } => format!(
+                "put {} back from a backup; without it the keys encrypted to it cannot be opened, \
+                 and a new one would not open them",
+                path.display()
+            ),
+            Self::Locked { what } if what.contains("root") => {
+                "give its passphrase when asked, or by --passphrase-fd root:N or \
+                 SIGNET_ROOT_PASSPHRASE_FILE"
+                    .to_owned()
+            }
+            Self::Locked { what } if what.contains("keyring") => {
+                "run `signet unlock`, or give its passphrase by --passphrase-fd keyring:N or \
+                 SIGNET_PASSPHRASE_FILE"
+                    .to_owned()
+            }
+            Self::WrongPassphrase {
+                or_damaged: true, ..
+            } => {
+                "try again; if the passphrase is right, put the file back from a backup".to_owned()
+            }
+            _ => return None,
+        })
+    }
 }
