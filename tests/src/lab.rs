@@ -23,6 +23,7 @@ pub mod proxy;
 mod registry;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -110,7 +111,10 @@ impl Builder {
     /// Names the peer that did not start, with the end of its log.
     pub fn try_build(self) -> Result<Lab> {
         // Short, because the path of a unix socket has at most 107 bytes.
-        let dir = tempfile::Builder::new().prefix("sl").tempdir_in("/tmp")?;
+        let dir = tempfile::Builder::new()
+            .prefix("sl")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in("/tmp")?;
         let root = dir.path().to_path_buf();
         for sub in ["log", "home", "etc-docker"] {
             fs::create_dir(root.join(sub))?;

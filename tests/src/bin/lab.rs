@@ -4,7 +4,11 @@
 //! `signet-lab run COMMAND…` starts everything, runs a command with those variables, and ends
 //! with its exit code; `signet-lab proxy UPSTREAM` puts the misbehaving proxy before a server.
 
-#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its output is its purpose"
+)]
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use signet_tests::lab::{BASIC_PASSWORD, BASIC_USER};
+use signet_tests::lab::{self, BASIC_PASSWORD, BASIC_USER};
 use signet_tests::{Auth, Cli, Fault, Lab, Proxy};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,8 +69,14 @@ struct ProxyArgs {
     fault: Option<String>,
 }
 
-fn main() -> Result<ExitCode> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    start(Args::parse()).unwrap_or_else(|err| {
+        eprintln!("signet-lab: {err:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(args: Args) -> Result<ExitCode> {
     let lab = Lab::builder()
         .engine()
         .registry()
@@ -160,6 +170,13 @@ fn exports(lab: &Lab) -> Vec<(String, String)> {
         ("DOCKER_HOST", lab.docker_host()),
         ("DOCKER_CONFIG", config.display().to_string()),
         ("DOCKER_CONTENT_TRUST_SERVER", lab.trust_server().to_owned()),
+        (
+            "LAB_BIN",
+            lab::built("signet-lab")
+                .with_file_name("")
+                .display()
+                .to_string(),
+        ),
         ("LAB_DIR", lab.dir().display().to_string()),
         ("LAB_CA", lab.certs().ca().display().to_string()),
         ("LAB_REGISTRY", lab.registry().to_owned()),

@@ -1,0 +1,72 @@
+# Every target needs a Rust toolchain and nothing else: what is missing on Debian 12 is installed.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Where `make deb` leaves the package.
+DEB_DIR ?= target
+
+CARGO ?= cargo
+LAB = tests/lab
+PACKAGES = -p signet-cli -p signet-agent
+
+.PHONY: help demo test lint bench fuzz soak lab install dist deb peers
+
+help:
+	@echo 'make demo     sign an image on push, pull it with docker, see an unsigned one refused'
+	@echo 'make test     every test, against real peers; ends with its count'
+	@echo 'make lint     formatting, clippy, documentation, dependencies'
+	@echo 'make lab      start the real peers and stay, for use by hand'
+	@echo 'make bench    the table of figures'
+	@echo 'make fuzz     every fuzz target, FUZZ_SECONDS each (60)'
+	@echo 'make soak     SOAK_POINTS random crash points (200)'
+	@echo 'make install  into PREFIX (/usr/local), below DESTDIR'
+	@echo 'make deb      a Debian package'
+
+# The real peers of the tests, from Debian's packages.
+peers:
+	@$(LAB)/install.sh
+
+demo: peers
+	$(CARGO) build --locked --workspace --bins
+	@$(LAB)/lab run $(LAB)/demo
+
+test: peers
+	@$(LAB)/test
+
+lint:
+	@.ci/lint
+
+lab: peers
+	@$(LAB)/lab up
+
+bench: peers
+	$(CARGO) build --release --locked --workspace --bins
+	@target/release/signet-bench
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tests/fuzz/run $(FUZZ_SECONDS)
+
+SOAK_POINTS ?= 200
+soak: peers
+	@$(LAB)/soak $(SOAK_POINTS)
+
+# What is shipped: the two binaries, man pages and completions.
+dist:
+	$(CARGO) build --release --locked $(PACKAGES)
+	rm -rf target/dist && mkdir -p target/dist/man
+	target/release/signet man target/dist/man
+	target/release/signet completions bash >target/dist/signet.bash
+	target/release/signet completions zsh >target/dist/_signet
+	target/release/signet completions fish >target/dist/signet.fish
+
+# Not as root by way of sudo's cargo: `make dist` first, then `sudo make install`.
+install: $(if $(wildcard target/dist/signet.fish),,dist)
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/signet target/release/signetd
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/dist/man/*.1
+	install -D -m 644 target/dist/signet.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/signet
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions target/dist/_signet
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d target/dist/signet.fish
+
+deb: dist
+	@.ci/deb $(DEB_DIR)
