@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use rustix::process::{Pid, Signal, kill_process};
 use signet_tests::lab::{self, BASIC_PASSWORD, BASIC_USER};
 use signet_tests::{Auth, Cli, Fault, Lab, Proxy};
 use tokio::signal::unix::{SignalKind, signal};
@@ -205,20 +206,39 @@ fn as_shell(exports: &[(String, String)]) -> String {
         .collect()
 }
 
+/// Runs a command of the same process group: Ctrl-C is its to answer, and the lab waits for it to
+/// end; SIGTERM is passed on.
 fn run(command: &[OsString], exports: &[(String, String)]) -> Result<ExitCode> {
     let [program, args @ ..] = command else {
         bail!("no command")
     };
-    let status = Command::new(program)
-        .args(args)
-        .envs(exports.iter().cloned())
-        .status()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1);
-    Ok(ExitCode::from(code))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut child = Command::new(program)
+            .args(args)
+            .envs(exports.iter().cloned())
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let mut ended = tokio::task::spawn_blocking(move || child.wait());
+        loop {
+            tokio::select! {
+                status = &mut ended => {
+                    let code = status??.code().and_then(|code| u8::try_from(code).ok());
+                    return Ok(ExitCode::from(code.unwrap_or(1)));
+                }
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {
+                    // Not yet waited for, so the pid is still the child's.
+                    pid.map(|pid| kill_process(pid, Signal::TERM)).transpose()?;
+                }
+            }
+        }
+    })
 }
 
 /// Waits for Ctrl-C or SIGTERM.
