@@ -28,6 +28,8 @@ wanted=(
   'strace strace'
   'tmux tmux'
   'script bsdutils'
+  'unshare util-linux'
+  '/bin/mount mount'
   '/usr/bin/docker docker.io'
   '/usr/sbin/dockerd docker.io'
   '/usr/bin/containerd containerd'
