@@ -1,5 +1,10 @@
 //! What a request asks to sign: bytes → payload, base and payload → change → words.
 
+mod escape;
+
+use sha2::{Digest, Sha256};
+
+pub use self::escape::escape;
 use crate::{
     base::VerifiedBase,
     document::{Document, DocumentError},
@@ -21,8 +26,13 @@ impl Payload {
     /// Reads the canonical bytes of a `signed` member. Anything else is opaque.
     #[must_use]
     pub fn read(bytes: Vec<u8>) -> Self {
-        let _ = bytes;
-        todo!()
+        let hash = Sha256::digest(&bytes).into();
+        let document = Document::from_canonical(&bytes);
+        Self {
+            bytes,
+            hash,
+            document,
+        }
     }
 
     /// The bytes to be signed.
@@ -49,8 +59,13 @@ impl Payload {
     /// Whether its `_type` is what `role` signs.
     #[must_use]
     pub fn fits(&self, role: &RoleName) -> bool {
-        let _ = role;
-        todo!()
+        match &self.document {
+            Ok(Document::Root(_)) => *role == RoleName::Root,
+            Ok(Document::Targets(_)) => role.is_targets_like(),
+            Ok(Document::Snapshot(_)) => *role == RoleName::Snapshot,
+            Ok(Document::Timestamp(_)) => *role == RoleName::Timestamp,
+            Err(_) => false,
+        }
     }
 }
 
@@ -94,12 +109,5 @@ pub fn summarise(
 #[must_use]
 pub fn change_digest(base: Option<&VerifiedBase>, items: &[Item]) -> [u8; 32] {
     let _ = (base, items);
-    todo!()
-}
-
-/// Makes outside text safe to print: control and bidirectional characters become `\u{…}`.
-#[must_use]
-pub fn escape(text: &str) -> String {
-    let _ = text;
     todo!()
 }
