@@ -6,10 +6,18 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    json,
     key::{KeyId, PublicKey, Signature},
     role::RoleName,
     time::{Expiry, UnixTime},
 };
+
+mod hashes;
+mod read;
+mod write;
+
+pub use hashes::Hashes;
+pub(crate) use read::envelope;
 
 /// A body of one of the four types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +96,8 @@ pub struct Delegation {
 pub struct Target {
     /// Canonical text of the `custom` member, if any.
     pub custom: Option<String>,
-    /// Algorithm to raw digest; docker writes `sha256` only.
-    pub hashes: BTreeMap<String, Vec<u8>>,
+    /// Docker writes `sha256` only.
+    pub hashes: Hashes,
     /// Bytes.
     pub length: u64,
 }
@@ -119,8 +127,8 @@ pub struct Timestamp {
 /// What a snapshot or timestamp says of a file: the complete wire bytes, signatures included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMeta {
-    /// `sha256` always, `sha512` usually; raw digests.
-    pub hashes: BTreeMap<String, Vec<u8>>,
+    /// `sha256` always, `sha512` usually.
+    pub hashes: Hashes,
     /// Bytes.
     pub length: u64,
 }
@@ -140,6 +148,9 @@ pub enum DocumentError {
     /// Not JSON as we take it.
     #[error(transparent)]
     Json(#[from] crate::json::JsonError),
+    /// A document, but its bytes are not the ones that Notary would sign for it.
+    #[error("the bytes are not in canonical form")]
+    NotCanonical,
     /// Larger than the limit for its role.
     #[error("{size} bytes, more than the limit of {limit}")]
     TooLarge {
@@ -185,12 +196,12 @@ macro_rules! body {
         impl Body for $name {
             const TYPE: &'static str = stringify!($name);
 
-            fn from_value(_: &crate::json::Value<'_>) -> Result<Self, DocumentError> {
-                todo!()
+            fn from_value(signed: &crate::json::Value<'_>) -> Result<Self, DocumentError> {
+                Self::read(signed)
             }
 
             fn canonical(&self) -> Vec<u8> {
-                todo!()
+                self.write()
             }
 
             fn version(&self) -> u32 {
@@ -216,8 +227,24 @@ impl Document {
     ///
     /// When it is no document, or not in canonical form.
     pub fn from_canonical(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let _ = bytes;
-        todo!()
+        let signed = json::parse(bytes)?;
+        let document = read::any(&signed)?;
+        drop(signed);
+        if document.canonical() != bytes {
+            return Err(DocumentError::NotCanonical);
+        }
+        Ok(document)
+    }
+
+    /// The bytes that are signed.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
+        match self {
+            Self::Root(d) => d.canonical(),
+            Self::Snapshot(d) => d.canonical(),
+            Self::Targets(d) => d.canonical(),
+            Self::Timestamp(d) => d.canonical(),
+        }
     }
 
     /// The counter.
@@ -243,12 +270,42 @@ impl Document {
     }
 }
 
+impl Target {
+    /// A manifest as docker signs it: its digest and size.
+    #[must_use]
+    pub fn of_manifest(sha256: [u8; 32], length: u64) -> Self {
+        Self {
+            custom: None,
+            hashes: Hashes::of_sha256(sha256),
+            length,
+        }
+    }
+}
+
+impl FileMeta {
+    /// What a snapshot says of these wire bytes: SHA-256 and SHA-512, as Notary writes them.
+    #[must_use]
+    pub fn of(wire: &[u8]) -> Self {
+        use sha2::{Digest, Sha256, Sha512};
+
+        let (short, long) = (Sha256::digest(wire), Sha512::digest(wire));
+        let hashes = [("sha256", short.as_slice()), ("sha512", long.as_slice())];
+        Self {
+            hashes: Hashes::pack(hashes.into_iter()),
+            length: wire.len() as u64,
+        }
+    }
+}
+
 impl Targets {
     /// A fresh file: no tags, `{"keys":{},"roles":[]}`.
     #[must_use]
     pub fn empty(version: u32, now: UnixTime) -> Self {
         Self {
-            delegations: Delegations { keys: BTreeMap::new(), roles: Some(Vec::new()) },
+            delegations: Delegations {
+                keys: BTreeMap::new(),
+                roles: Some(Vec::new()),
+            },
             expires: Expiry::at(now + crate::time::lifetime::TARGETS),
             targets: BTreeMap::new(),
             version,
@@ -261,6 +318,25 @@ impl Targets {
 /// `canonical` is what was signed. Signatures are written in the order given.
 #[must_use]
 pub fn to_wire(canonical: &[u8], signatures: &[Signature]) -> Vec<u8> {
-    let _ = (canonical, signatures);
-    todo!()
+    let mut out = Vec::with_capacity(canonical.len() + 64 + 256 * signatures.len());
+    out.extend_from_slice(b"{\"signed\":");
+    json::write_wire(&mut out, canonical);
+    out.extend_from_slice(b",\"signatures\":[");
+    for (index, signature) in signatures.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"keyid\":");
+        json::write_string(&mut out, &signature.key_id.to_string());
+        out.extend_from_slice(b",\"method\":");
+        json::write_string(&mut out, signature.method.as_str());
+        out.extend_from_slice(b",\"sig\":");
+        json::write_base64(&mut out, &signature.bytes);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
 }
+
+#[cfg(test)]
+mod tests;

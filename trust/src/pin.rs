@@ -1,6 +1,13 @@
 //! What makes a first root acceptable.
 
-use crate::{cert::CertError, document::Root, gun::Gun, key::KeyId, time::UnixTime};
+use crate::{
+    cert::{CertError, Certificate},
+    document::Root,
+    gun::Gun,
+    key::KeyId,
+    role::RoleName,
+    time::UnixTime,
+};
 
 /// Trust pinning of one collection (notary `trustpinning`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +46,37 @@ impl Pin {
     ///
     /// With what is missing.
     pub fn check(&self, root: &Root, gun: &Gun, now: UnixTime) -> Result<(), PinError> {
-        let _ = (root, gun, now);
-        todo!()
+        if *self == Self::Refuse {
+            return Err(PinError::Refused);
+        }
+        let listed = root
+            .roles
+            .get(&RoleName::Root)
+            .map(|role| role.key_ids.as_slice());
+        let mut fault = None;
+        let mut valid = Vec::new();
+        for id in listed.unwrap_or_default() {
+            let Some(key) = root.keys.get(id).filter(|key| key.key_type().is_x509()) else {
+                continue;
+            };
+            let checked = Certificate::from_pem(key.public())
+                .map_err(CertError::Unreadable)
+                .and_then(|certificate| certificate.check(gun, now));
+            match checked {
+                Ok(()) => valid.push(*id),
+                Err(error) => fault = fault.or(Some(error)),
+            }
+        }
+        match (self, fault) {
+            (_, Some(fault)) if valid.is_empty() => Err(PinError::Certificate(fault)),
+            (_, None) if valid.is_empty() => Err(PinError::NoCertificate),
+            (Self::Certificates(pinned), _) if !valid.iter().any(|id| pinned.contains(id)) => {
+                Err(PinError::NotPinned)
+            }
+            _ => Ok(()),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

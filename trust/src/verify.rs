@@ -3,11 +3,15 @@
 //! [`Raw`] → [`Verified`] happens here and nowhere else. Thresholds count distinct key IDs
 //! (notary `tuf/signed/verify.go`); unknown or invalid extra signatures are skipped.
 
-use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, ops::Range};
+
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
-    document::{Body, DocumentError, FileMeta, Root},
+    cert::Certificate,
+    document::{self, Body, DocumentError, FileMeta, Root, Targets},
     gun::Gun,
+    json,
     key::{KeyId, PublicKey, Signature},
     pin::{Pin, PinError},
     role::RoleName,
@@ -18,9 +22,17 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Raw<T> {
     body: T,
-    canonical: Vec<u8>,
+    canonical: Canonical,
     signatures: Vec<Signature>,
     wire: Vec<u8>,
+}
+
+/// Nearly always the signed bytes stand in the file as they were signed, and large collections
+/// need not be held twice.
+#[derive(Clone, Debug)]
+enum Canonical {
+    InWire(Range<usize>),
+    Apart(Vec<u8>),
 }
 
 /// A document signed by a threshold of the keys of its role.
@@ -114,8 +126,37 @@ impl<T: Body> Raw<T> {
     ///
     /// When they are larger than `limit`, not JSON, or not a document of this type.
     pub fn parse(wire: Vec<u8>, limit: usize) -> Result<Self, DocumentError> {
-        let _ = (wire, limit);
-        todo!()
+        if wire.len() > limit {
+            return Err(DocumentError::TooLarge {
+                size: wire.len(),
+                limit,
+            });
+        }
+        let (body, canonical, signatures) = {
+            let file = json::parse(&wire)?;
+            let (signed, signatures) = document::envelope(&file)?;
+            (T::from_value(signed)?, signed.canonical(), signatures)
+        };
+        let place = SIGNED_AT..SIGNED_AT + canonical.len();
+        let canonical = match wire.get(place.clone()) {
+            Some(bytes) if bytes == canonical => Canonical::InWire(place),
+            _ => Canonical::Apart(canonical),
+        };
+        Ok(Self {
+            body,
+            canonical,
+            signatures,
+            wire,
+        })
+    }
+
+    /// The bytes that the signatures claim to sign.
+    #[must_use]
+    pub fn canonical(&self) -> &[u8] {
+        match &self.canonical {
+            Canonical::InWire(place) => &self.wire[place.clone()],
+            Canonical::Apart(bytes) => bytes,
+        }
     }
 
     /// What it claims to say.
@@ -129,9 +170,21 @@ impl<T: Body> Raw<T> {
     /// # Errors
     ///
     /// [`VerifyError::Threshold`].
-    pub fn verify(self, role: &RoleName, signers: &Signers<'_>) -> Result<Verified<T>, VerifyError> {
-        let _ = (role, signers);
-        todo!()
+    pub fn verify(
+        self,
+        role: &RoleName,
+        signers: &Signers<'_>,
+    ) -> Result<Verified<T>, VerifyError> {
+        let found = signers.count(self.canonical(), &self.signatures);
+        let threshold = signers.threshold;
+        if threshold == 0 || found < threshold {
+            return Err(VerifyError::Threshold {
+                role: role.clone(),
+                found,
+                threshold,
+            });
+        }
+        Ok(Verified { raw: self })
     }
 }
 
@@ -151,13 +204,13 @@ impl<T: Body> Verified<T> {
     /// The bytes that were signed.
     #[must_use]
     pub fn canonical(&self) -> &[u8] {
-        &self.raw.canonical
+        self.raw.canonical()
     }
 
     /// SHA-256 of the bytes that were signed: what the guard compares.
     #[must_use]
     pub fn content_hash(&self) -> [u8; 32] {
-        Sha256::digest(&self.raw.canonical).into()
+        Sha256::digest(self.raw.canonical()).into()
     }
 
     /// All signatures of the file, valid or not.
@@ -172,8 +225,58 @@ impl<T: Body> Verified<T> {
     ///
     /// [`VerifyError::Expired`].
     pub fn check_expiry(&self, role: &RoleName, now: UnixTime) -> Result<(), VerifyError> {
-        let _ = (role, now);
-        todo!()
+        let expires = self.raw.body.expires();
+        if expires.is_past(now) {
+            return Err(VerifyError::Expired {
+                role: role.clone(),
+                expires: expires.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The wire bytes, when nothing else of the document is needed any more.
+    #[must_use]
+    pub fn into_wire(self) -> Vec<u8> {
+        self.raw.wire
+    }
+}
+
+impl Signers<'_> {
+    /// How many of these keys made a valid signature over `message`; no more than the threshold are
+    /// looked for.
+    #[must_use]
+    pub fn count(&self, message: &[u8], signatures: &[Signature]) -> u32 {
+        let mut found = 0;
+        for (id, key) in &self.keys {
+            if found == self.threshold {
+                break;
+            }
+            let signed = signatures
+                .iter()
+                .filter(|signature| signature.key_id == *id)
+                .any(|signature| {
+                    key.verify(signature.method, message, &signature.bytes)
+                        .is_ok()
+                });
+            found += u32::from(signed);
+        }
+        found
+    }
+
+    /// Leaves out keys listed twice, and keys whose ID is not that of their content.
+    fn new<'a>(
+        listed: impl Iterator<Item = (&'a KeyId, Option<&'a PublicKey>)>,
+        threshold: u32,
+    ) -> Signers<'a> {
+        let keys: BTreeMap<KeyId, &PublicKey> = listed
+            .filter_map(|(id, key)| Some((*id, key?)))
+            .filter(|(id, key)| key.id() == *id)
+            .collect();
+        Signers {
+            keys: keys.into_iter().collect(),
+            threshold,
+        }
     }
 }
 
@@ -182,11 +285,60 @@ impl<T: Body> Verified<T> {
 /// For root itself: only certificates acceptable for `gun` at `now` count (§2.2 rules).
 #[must_use]
 pub fn base_signers<'a>(root: &'a Root, role: &RoleName, gun: &Gun, now: UnixTime) -> Signers<'a> {
-    let _ = (root, role, gun, now);
-    todo!()
+    let mut signers = listed_signers(root, role);
+    if *role == RoleName::Root {
+        signers.keys.retain(|(_, key)| {
+            key.key_type().is_x509()
+                && Certificate::from_pem(key.public())
+                    .is_ok_and(|certificate| certificate.check(gun, now).is_ok())
+        });
+    }
+    signers
+}
+
+/// The signers of a role that a targets file delegates to; `None` when it lists no such role.
+#[must_use]
+pub fn delegation_signers<'a>(parent: &'a Targets, role: &RoleName) -> Option<Signers<'a>> {
+    let listed = parent
+        .delegations
+        .roles
+        .iter()
+        .flatten()
+        .find(|found| found.name == *role)?;
+    let keys = listed.key_ids.iter().flatten();
+    let keys = keys.map(|id| (id, parent.delegations.keys.get(id)));
+    Some(Signers::new(keys, listed.threshold))
+}
+
+/// Keys of a base role as the root lists them, acceptable as certificates or not.
+fn listed_signers<'a>(root: &'a Root, role: &RoleName) -> Signers<'a> {
+    match root.roles.get(role) {
+        Some(listed) => {
+            let keys = listed.key_ids.iter().map(|id| (id, root.keys.get(id)));
+            Signers::new(keys, listed.threshold)
+        }
+        None => Signers {
+            keys: Vec::new(),
+            threshold: u32::MAX,
+        },
+    }
+}
+
+/// The root keys of a root that was trusted before: whether their certificates have ended since is
+/// not asked (notary `trustpinning/certs.go`, `ValidateRoot`).
+fn former_signers<'a>(root: &'a Root, gun: &Gun) -> Signers<'a> {
+    let mut signers = listed_signers(root, &RoleName::Root);
+    signers.keys.retain(|(_, key)| {
+        key.key_type().is_x509()
+            && Certificate::from_pem(key.public())
+                .is_ok_and(|certificate| certificate.check_form(gun).is_ok())
+    });
+    signers
 }
 
 /// A first root: acceptable to `pin`, and signed by itself.
+///
+/// Where certificates are pinned, only they count as signers.
 ///
 /// # Errors
 ///
@@ -197,8 +349,23 @@ pub fn first_root(
     pin: &Pin,
     now: UnixTime,
 ) -> Result<Verified<Root>, VerifyError> {
-    let _ = (raw, gun, pin, now);
-    todo!()
+    pin.check(&raw.body, gun, now)
+        .map_err(|source| VerifyError::Pin {
+            gun: gun.clone(),
+            source,
+        })?;
+    let mut signers = base_signers(&raw.body, &RoleName::Root, gun, now);
+    if let Pin::Certificates(pinned) = pin {
+        signers.keys.retain(|(id, _)| pinned.contains(id));
+    }
+    let signed = signers.count(raw.canonical(), &raw.signatures);
+    if signed < signers.threshold {
+        return Err(VerifyError::RootChain {
+            version: raw.body.version,
+            by: "itself",
+        });
+    }
+    Ok(Verified { raw })
 }
 
 /// The next root: signed by the threshold of its predecessor's root keys and of its own.
@@ -213,16 +380,41 @@ pub fn next_root(
     gun: &Gun,
     now: UnixTime,
 ) -> Result<Verified<Root>, VerifyError> {
-    let _ = (raw, previous, gun, now);
-    todo!()
+    let (version, seen) = (raw.body.version, previous.doc().version);
+    if version <= seen {
+        return Err(VerifyError::Rollback {
+            role: RoleName::Root,
+            found: version,
+            seen,
+        });
+    }
+    for (signers, by) in [
+        (former_signers(previous.doc(), gun), "its predecessor"),
+        (base_signers(&raw.body, &RoleName::Root, gun, now), "itself"),
+    ] {
+        if signers.count(raw.canonical(), &raw.signatures) < signers.threshold {
+            return Err(VerifyError::RootChain { version, by });
+        }
+    }
+    Ok(Verified { raw })
 }
 
 /// Whether `wire` is the file that `meta` describes (length, sha256, and sha512 where listed).
 #[must_use]
 pub fn matches(meta: &FileMeta, wire: &[u8]) -> bool {
-    let _ = (meta, wire);
-    todo!()
+    meta.length == wire.len() as u64
+        && meta
+            .hashes
+            .get("sha256")
+            .is_some_and(|digest| digest == &Sha256::digest(wire)[..])
+        && meta
+            .hashes
+            .get("sha512")
+            .is_none_or(|digest| digest == &Sha512::digest(wire)[..])
 }
+
+/// Where Notary's files have their signed bytes: after `{"signed":`.
+const SIGNED_AT: usize = 10;
 
 /// Size limits of files whose length nothing states yet (notary `client`, §3.9).
 pub mod limit {
@@ -235,3 +427,6 @@ pub mod limit {
     /// 1 KiB: an error body.
     pub const ERROR: usize = 1 << 10;
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use super::{JsonError, Value};
 
 /// Parses one JSON value and nothing after it (white space around it excepted).
 ///
-/// Refused: duplicate members, more than 64 levels, invalid UTF-8, lone surrogates, raw control
+/// Refused: values far denser than Notary writes them (they would take fifty times their size in
+/// memory), duplicate members, more than 64 levels, invalid UTF-8, lone surrogates, raw control
 /// characters in strings, fractions, exponents, integers beyond 2^53.
 ///
 /// # Errors
@@ -17,7 +18,13 @@ pub fn parse(bytes: &[u8]) -> Result<Value<'_>, JsonError> {
         at: error.valid_up_to(),
         why: "invalid UTF-8",
     })?;
-    let mut parser = Parser { text, bytes, at: 0 };
+    let values_left = MIN_VALUES + bytes.len() / BYTES_PER_VALUE;
+    let mut parser = Parser {
+        text,
+        bytes,
+        at: 0,
+        values_left,
+    };
     parser.skip_space();
     let value = parser.value(0)?;
     parser.skip_space();
@@ -31,6 +38,7 @@ struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    values_left: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -50,6 +58,10 @@ impl<'a> Parser<'a> {
 
     /// `depth` is the number of arrays and objects that this value is in.
     fn value(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+        self.values_left = match self.values_left.checked_sub(1) {
+            Some(left) => left,
+            None => return self.fail("more values than a file of this size may hold"),
+        };
         match self.peek() {
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.array(depth + 1),
@@ -98,7 +110,8 @@ impl<'a> Parser<'a> {
     fn object(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
         let start = self.at;
         self.enter(depth)?;
-        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::new();
+        // A target has two or three members, and there may be very many of them.
+        let mut members: Vec<(Cow<'a, str>, Value<'a>)> = Vec::with_capacity(2);
         // What Notary writes is sorted, so that uniqueness costs one comparison a member.
         let mut sorted = true;
         if self.peek() == Some(b'}') {
@@ -272,5 +285,9 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// A target, the densest that a document has in number, takes some 90 bytes for its four values.
+const BYTES_PER_VALUE: usize = 16;
+/// Any file may hold this many, however short it is.
+const MIN_VALUES: usize = 1 << 16;
 const MAX_DEPTH: usize = 64;
 const MAX_INT: i64 = 1 << 53;

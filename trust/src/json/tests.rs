@@ -83,6 +83,13 @@ fn nesting_ends_at_sixty_four_levels() {
 }
 
 #[test]
+fn a_file_of_nothing_but_tiny_values_is_refused() {
+    let dense = |values: usize| format!("[{}0]", "0,".repeat(values - 2));
+    assert!(parse(dense(65_536).as_bytes()).is_ok());
+    assert!(parse(dense(1_000_000).as_bytes()).is_err());
+}
+
+#[test]
 fn a_fault_is_named_with_its_place() {
     let error = parse(b"{\"a\": tru}").unwrap_err();
     assert_eq!(

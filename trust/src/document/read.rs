@@ -1,0 +1,527 @@
+//! Values to documents: every member known, every number bounded, every fault with its path.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{
+    Delegation, Delegations, Document, DocumentError, FileMeta, Hashes, RoleKeys, Root, Snapshot,
+    Target, Targets, Timestamp,
+};
+use crate::{
+    json::Value,
+    key::{KeyId, KeyType, Method, PublicKey, Signature},
+    role::RoleName,
+    time::Expiry,
+};
+
+type Result<T> = std::result::Result<T, DocumentError>;
+
+/// Reads the `signed` member as the type that it names.
+pub(super) fn any(signed: &Value<'_>) -> Result<Document> {
+    let kind = signed.get("_type").unwrap_or(&Value::Null);
+    match At::SIGNED.member("_type").text(kind)? {
+        "Root" => Root::read(signed).map(Document::Root),
+        "Snapshot" => Snapshot::read(signed).map(Document::Snapshot),
+        "Targets" => Targets::read(signed).map(Document::Targets),
+        "Timestamp" => Timestamp::read(signed).map(Document::Timestamp),
+        other => Err(DocumentError::WrongType {
+            expected: "Root, Snapshot, Targets or Timestamp",
+            found: shorten(other),
+        }),
+    }
+}
+
+/// Takes a file apart: its `signed` value, and the signatures that can be read. As in Go, unknown
+/// members are passed over here (nothing signs them), and so are signatures of unknown method or
+/// whose key ID is none.
+pub(crate) fn envelope<'v, 'a>(file: &'v Value<'a>) -> Result<(&'v Value<'a>, Vec<Signature>)> {
+    let at = At {
+        parent: None,
+        name: "the file",
+    };
+    at.object(file)?;
+    let signed = file
+        .get("signed")
+        .ok_or_else(|| at.fault("it has no member \"signed\""))?;
+    let at = At {
+        parent: None,
+        name: "signatures",
+    };
+    let mut signatures = Vec::new();
+    let listed = at.array(file.get("signatures").unwrap_or(&Value::Null))?;
+    if listed.len() > MAX_SIGNATURES {
+        return Err(at.fault("more than 1,024 signatures"));
+    }
+    for signature in listed {
+        at.object(signature)?;
+        let text = |name| {
+            at.member(name)
+                .text(signature.get(name).unwrap_or(&Value::Null))
+        };
+        let (key_id, method) = (text("keyid")?, text("method")?);
+        let bytes = at
+            .member("sig")
+            .base64(signature.get("sig").unwrap_or(&Value::Null))?;
+        if let (Ok(key_id), Some(method)) = (key_id.parse(), Method::from_name(method)) {
+            signatures.push(Signature {
+                key_id,
+                method,
+                bytes,
+            });
+        }
+    }
+    Ok((signed, signatures))
+}
+
+impl Root {
+    pub(super) fn read(signed: &Value<'_>) -> Result<Self> {
+        let at = At::SIGNED;
+        let [kind, consistent, expires, keys, roles, version] = at.members(
+            signed,
+            [
+                "_type",
+                "consistent_snapshot",
+                "expires",
+                "keys",
+                "roles",
+                "version",
+            ],
+        )?;
+        check_type("Root", kind)?;
+        let consistent_snapshot = match consistent {
+            Value::Bool(flag) => *flag,
+            _ => {
+                return Err(at
+                    .member("consistent_snapshot")
+                    .fault("it is not true or false"));
+            }
+        };
+        let keys = read_keys(&at.member("keys"), keys)?;
+        let at = at.member("roles");
+        let mut read = BTreeMap::new();
+        for (name, role) in at.object(roles)? {
+            let at = at.member(name);
+            let name = at.role(name)?;
+            if !BASE.contains(&name) {
+                return Err(at.fault("a root lists the four base roles only"));
+            }
+            let [key_ids, threshold] = at.members(role, ["keyids", "threshold"])?;
+            let key_ids = read_key_ids(&at.member("keyids"), key_ids)?.unwrap_or_default();
+            for id in &key_ids {
+                if !keys.contains_key(id) {
+                    return Err(at.member("keyids").fault("a key is not among \"keys\""));
+                }
+            }
+            let threshold = at.member("threshold").counter(threshold)?;
+            read.insert(name, RoleKeys { key_ids, threshold });
+        }
+        for name in &BASE {
+            if !read.contains_key(name) {
+                return Err(at.member(name.as_str()).fault("the role is missing"));
+            }
+        }
+        Ok(Self {
+            consistent_snapshot,
+            expires: read_expiry(expires)?,
+            keys,
+            roles: read,
+            version: read_version(version)?,
+        })
+    }
+}
+
+impl Targets {
+    pub(super) fn read(signed: &Value<'_>) -> Result<Self> {
+        let at = At::SIGNED;
+        let [kind, delegations, expires, targets, version] = at.members(
+            signed,
+            ["_type", "delegations", "expires", "targets", "version"],
+        )?;
+        check_type("Targets", kind)?;
+        let at = at.member("targets");
+        let targets = at
+            .object(targets)?
+            .iter()
+            .map(|(name, value)| {
+                Ok((
+                    name.as_ref().to_owned(),
+                    read_target(&at.member(name), value)?,
+                ))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            delegations: read_delegations(delegations)?,
+            expires: read_expiry(expires)?,
+            targets,
+            version: read_version(version)?,
+        })
+    }
+}
+
+impl Snapshot {
+    pub(super) fn read(signed: &Value<'_>) -> Result<Self> {
+        let (expires, meta, version) = read_files("Snapshot", signed)?;
+        for role in [RoleName::Root, RoleName::Targets] {
+            require_sha256(&meta, &role)?;
+        }
+        Ok(Self {
+            expires,
+            meta,
+            version,
+        })
+    }
+}
+
+impl Timestamp {
+    pub(super) fn read(signed: &Value<'_>) -> Result<Self> {
+        let (expires, meta, version) = read_files("Timestamp", signed)?;
+        require_sha256(&meta, &RoleName::Snapshot)?;
+        Ok(Self {
+            expires,
+            meta,
+            version,
+        })
+    }
+}
+
+fn read_files(
+    kind: &'static str,
+    signed: &Value<'_>,
+) -> Result<(Expiry, BTreeMap<RoleName, FileMeta>, u32)> {
+    let at = At::SIGNED;
+    let [found, expires, meta, version] =
+        at.members(signed, ["_type", "expires", "meta", "version"])?;
+    check_type(kind, found)?;
+    let at = at.member("meta");
+    let mut files = BTreeMap::new();
+    for (name, file) in at.object(meta)? {
+        let at = at.member(name);
+        let [hashes, length] = at.members(file, ["hashes", "length"])?;
+        let hashes = read_hashes(&at.member("hashes"), hashes)?;
+        let length = at.member("length").length(length)?;
+        files.insert(at.role(name)?, FileMeta { hashes, length });
+    }
+    Ok((read_expiry(expires)?, files, read_version(version)?))
+}
+
+/// notary `tuf/data/{snapshot,timestamp}.go`: mandatory entries, each with a SHA-256.
+fn require_sha256(meta: &BTreeMap<RoleName, FileMeta>, role: &RoleName) -> Result<()> {
+    match meta.get(role).and_then(|file| file.hashes.sha256()) {
+        Some(_) => Ok(()),
+        None => {
+            let at = At::SIGNED.member("meta");
+            Err(at.member(role.as_str()).fault("its SHA-256 is missing"))
+        }
+    }
+}
+
+fn read_target(at: &At<'_>, value: &Value<'_>) -> Result<Target> {
+    let [custom, hashes, length] = at.optional(value, ["custom", "hashes", "length"])?;
+    let custom = custom.map(|custom| {
+        String::from_utf8(custom.canonical()).expect("canonical bytes of text are text")
+    });
+    let hashes = read_hashes(&at.member("hashes"), hashes.unwrap_or(&Value::Null))?;
+    let length = at.member("length").length(length.unwrap_or(&Value::Null))?;
+    Ok(Target {
+        custom,
+        hashes,
+        length,
+    })
+}
+
+fn read_hashes(at: &At<'_>, value: &Value<'_>) -> Result<Hashes> {
+    let members = at.object(value)?;
+    // Docker writes one, and very many of them: decoded without an allocation.
+    let mut buffer = [0; 128];
+    if let [(name, Value::String(text))] = members
+        && text.len() <= buffer.len()
+    {
+        let digest = at.digest(name, text, &mut buffer)?;
+        return Ok(Hashes::pack([(name.as_ref(), digest)].into_iter()));
+    }
+    let mut digests = BTreeMap::new();
+    for (name, digest) in members {
+        let at = at.member(name);
+        if name.len() > MAX_DIGEST {
+            return Err(at.fault("the name of an algorithm is too long"));
+        }
+        let digest = at.base64(digest)?;
+        if digest.len() > MAX_DIGEST {
+            return Err(at.fault("it is too long for a digest"));
+        }
+        digests.insert(name.as_ref().to_owned(), digest);
+    }
+    Ok(digests.into())
+}
+
+/// Go writes the member always; it reads its absence and `null` as "none".
+fn read_delegations(value: &Value<'_>) -> Result<Delegations> {
+    let at = At::SIGNED.member("delegations");
+    if *value == Value::Null {
+        return Ok(Delegations {
+            keys: BTreeMap::new(),
+            roles: None,
+        });
+    }
+    let [keys, roles] = at.optional(value, ["keys", "roles"])?;
+    let keys = read_keys(&at.member("keys"), keys.unwrap_or(&Value::Null))?;
+    let at = at.member("roles");
+    let roles = match roles.unwrap_or(&Value::Null) {
+        Value::Null => None,
+        listed => {
+            let read = |role| read_delegation(&at, role);
+            Some(
+                at.array(listed)?
+                    .iter()
+                    .map(read)
+                    .collect::<Result<Vec<_>>>()?,
+            )
+        }
+    };
+    let mut names: Vec<&str> = roles
+        .iter()
+        .flatten()
+        .map(|role| role.name.as_str())
+        .collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(at.member(pair[0]).fault("the role is listed twice"));
+    }
+    Ok(Delegations { keys, roles })
+}
+
+fn read_delegation(at: &At<'_>, value: &Value<'_>) -> Result<Delegation> {
+    let [key_ids, name, paths, threshold] =
+        at.optional(value, ["keyids", "name", "paths", "threshold"])?;
+    let text = at.member("name").text(name.unwrap_or(&Value::Null))?;
+    let name = at.member(text).role(text)?;
+    if !matches!(name, RoleName::Delegation(_)) {
+        return Err(at.member(text).fault("a base role cannot be delegated"));
+    }
+    let at = at.member(text);
+    let key_ids = read_key_ids(&at.member("keyids"), key_ids.unwrap_or(&Value::Null))?;
+    let paths_at = at.member("paths");
+    let paths = paths_at
+        .array(paths.unwrap_or(&Value::Null))?
+        .iter()
+        .map(|path| paths_at.text(path).map(str::to_owned))
+        .collect::<Result<_>>()?;
+    let threshold = at
+        .member("threshold")
+        .counter(threshold.unwrap_or(&Value::Null))?;
+    Ok(Delegation {
+        key_ids,
+        name,
+        paths,
+        threshold,
+    })
+}
+
+fn read_keys(at: &At<'_>, value: &Value<'_>) -> Result<BTreeMap<KeyId, PublicKey>> {
+    let mut keys = BTreeMap::new();
+    if *value == Value::Null {
+        return Ok(keys);
+    }
+    for (id, key) in at.object(value)? {
+        let at = at.member(id);
+        let [key_type, halves] = at.members(key, ["keytype", "keyval"])?;
+        let name = at.member("keytype").text(key_type)?;
+        let key_type = KeyType::from_name(name)
+            .ok_or_else(|| at.member("keytype").fault("an unknown type of key"))?;
+        let at_halves = at.member("keyval");
+        let [private, public] = at_halves.optional(halves, ["private", "public"])?;
+        if !matches!(private, None | Some(Value::Null)) {
+            return Err(at_halves
+                .member("private")
+                .fault("a private key in a public document"));
+        }
+        let public = at_halves
+            .member("public")
+            .base64(public.unwrap_or(&Value::Null))?;
+        keys.insert(at.key_id(id)?, PublicKey::new(key_type, public));
+    }
+    Ok(keys)
+}
+
+fn read_key_ids(at: &At<'_>, value: &Value<'_>) -> Result<Option<Vec<KeyId>>> {
+    if *value == Value::Null {
+        return Ok(None);
+    }
+    at.array(value)?
+        .iter()
+        .map(|id| at.key_id(at.text(id)?))
+        .collect::<Result<_>>()
+        .map(Some)
+}
+
+fn check_type(expected: &'static str, found: &Value<'_>) -> Result<()> {
+    let found = At::SIGNED.member("_type").text(found)?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(DocumentError::WrongType {
+        expected,
+        found: shorten(found),
+    })
+}
+
+fn read_expiry(value: &Value<'_>) -> Result<Expiry> {
+    let at = At::SIGNED.member("expires");
+    Expiry::parse(at.text(value)?).map_err(|error| at.fault(&error.to_string()))
+}
+
+fn read_version(value: &Value<'_>) -> Result<u32> {
+    At::SIGNED.member("version").counter(value)
+}
+
+/// Where in a document we are; put into words only when something is wrong there.
+struct At<'p> {
+    parent: Option<&'p At<'p>>,
+    name: &'p str,
+}
+
+impl At<'static> {
+    const SIGNED: Self = Self {
+        parent: None,
+        name: "signed",
+    };
+}
+
+impl<'p> At<'p> {
+    fn member<'m>(&'m self, name: &'m str) -> At<'m> {
+        At {
+            parent: Some(self),
+            name,
+        }
+    }
+
+    fn fault(&self, why: &str) -> DocumentError {
+        let mut names = vec![shorten(self.name)];
+        let mut up = self.parent;
+        while let Some(at) = up {
+            names.push(shorten(at.name));
+            up = at.parent;
+        }
+        names.reverse();
+        DocumentError::Form {
+            path: names.join("."),
+            why: why.to_owned(),
+        }
+    }
+
+    fn object<'v, 'a>(&self, value: &'v Value<'a>) -> Result<&'v [(Cow<'a, str>, Value<'a>)]> {
+        match value {
+            Value::Object(members) => Ok(members),
+            Value::Null => Err(self.fault("it is missing")),
+            _ => Err(self.fault("it is not an object")),
+        }
+    }
+
+    /// `null` is an empty list, as Go has it.
+    fn array<'v, 'a>(&self, value: &'v Value<'a>) -> Result<&'v [Value<'a>]> {
+        match value {
+            Value::Array(items) => Ok(items),
+            Value::Null => Ok(&[]),
+            _ => Err(self.fault("it is not a list")),
+        }
+    }
+
+    /// The members of these names; others are faults.
+    fn optional<'v, 'a, const N: usize>(
+        &self,
+        value: &'v Value<'a>,
+        names: [&str; N],
+    ) -> Result<[Option<&'v Value<'a>>; N]> {
+        let mut found = [None; N];
+        for (name, value) in self.object(value)? {
+            match names.iter().position(|known| known == name) {
+                Some(index) => found[index] = Some(value),
+                None => return Err(self.member(name).fault("an unknown member")),
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`At::optional`]; what is missing is `null`.
+    fn members<'v, 'a, const N: usize>(
+        &self,
+        value: &'v Value<'a>,
+        names: [&str; N],
+    ) -> Result<[&'v Value<'a>; N]> {
+        Ok(self
+            .optional(value, names)?
+            .map(|found| found.unwrap_or(&Value::Null)))
+    }
+
+    fn text<'v>(&self, value: &'v Value<'_>) -> Result<&'v str> {
+        match value {
+            Value::String(text) => Ok(text),
+            Value::Null => Err(self.fault("it is missing")),
+            _ => Err(self.fault("it is not a string")),
+        }
+    }
+
+    /// A version or threshold: from 1 to 2^31-1.
+    fn counter(&self, value: &Value<'_>) -> Result<u32> {
+        match value {
+            Value::Int(number @ 1..=0x7fff_ffff) => {
+                Ok(u32::try_from(*number).expect("the pattern bounds it"))
+            }
+            Value::Null => Err(self.fault("it is missing")),
+            _ => Err(self.fault("it is not a number from 1 to 2147483647")),
+        }
+    }
+
+    fn length(&self, value: &Value<'_>) -> Result<u64> {
+        match value {
+            Value::Int(number) => u64::try_from(*number).map_err(|_| self.fault("it is negative")),
+            Value::Null => Err(self.fault("it is missing")),
+            _ => Err(self.fault("it is not a number")),
+        }
+    }
+
+    fn base64(&self, value: &Value<'_>) -> Result<Vec<u8>> {
+        STANDARD
+            .decode(self.text(value)?)
+            .map_err(|_| self.fault("it is not base64"))
+    }
+
+    /// Decodes a digest into `buffer`, which is no shorter than the text.
+    fn digest<'b>(&self, name: &str, text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
+        let len = STANDARD
+            .decode_slice(text, buffer)
+            .map_err(|_| self.member(name).fault("it is not base64"))?;
+        Ok(&buffer[..len])
+    }
+
+    fn role(&self, name: &str) -> Result<RoleName> {
+        name.parse()
+            .map_err(|_| self.fault("it is not the name of a role"))
+    }
+
+    fn key_id(&self, id: &str) -> Result<KeyId> {
+        id.parse()
+            .map_err(|_| self.fault("it is not a key ID (64 lower-case hex digits)"))
+    }
+}
+
+/// Text from outside, made short and printable.
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+const BASE: [RoleName; 4] = [
+    RoleName::Root,
+    RoleName::Snapshot,
+    RoleName::Targets,
+    RoleName::Timestamp,
+];
+/// Longer than every digest and every name of one; `Hashes` holds it.
+const MAX_DIGEST: usize = 1024;
+/// Far more than the keys of any role; bounds the signatures that a hostile file can have checked.
+const MAX_SIGNATURES: usize = 1024;
