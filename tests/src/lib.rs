@@ -9,7 +9,10 @@
 //! nothing outside the throwaway directory is written.
 
 pub mod lab;
+pub mod steps;
+mod terminal;
 
 pub use lab::command::{Output, Run};
 pub use lab::proxy::{Auth, Fault, Proxy};
 pub use lab::{Builder, Cli, Home, Lab};
+pub use terminal::Terminal;
