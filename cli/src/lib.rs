@@ -1,1 +1,168 @@
-//! The command.
+//! signet: signs on push, verifies before pull, and carries keys between hosts.
+//!
+//! ```text
+//! main → command/* → collection → net, docker        what a verb does, and whom it talks to
+//!           │            └──→ trust                   pure: edits and verifies documents
+//!           └──→ agent ──→ proto                      keys and signatures live behind the socket
+//!        context: ui · args · secrets · home          given to every command
+//! ```
+//!
+//! The command never sees a private key. It reads images, registries and trust servers, edits
+//! documents, and asks the agent to sign them; the agent asks the person through it.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod command;
+mod context;
+mod failure;
+mod harden;
+mod home;
+mod secrets;
+mod ui;
+
+pub(crate) use context::Context;
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+use args::{Cli, Command, Globals};
+use failure::{Failure, exit};
+use ui::Ui;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main_from_env() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    harden::process();
+    if command::plugin::is_plugin(args.first().map_or(OsStr::new(""), |name| name)) {
+        args = match command::plugin::arguments(args, &Ui::new(&Globals::default())) {
+            command::plugin::Call::Metadata => return ExitCode::SUCCESS,
+            command::plugin::Call::Command(args) => args,
+            command::plugin::Call::Unusable(failure) => {
+                return end(&Ui::new(&Globals::default()), Err(failure));
+            }
+        };
+    }
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&args, &error),
+    };
+    let ui = Ui::new(&cli.globals);
+    let result = run(cli, &ui, &args);
+    end(&ui, result)
+}
+
+fn run(cli: Cli, ui: &Ui, args: &[OsString]) -> Result<(), Failure> {
+    // These need no home and no runtime.
+    match &cli.command {
+        Command::Completions(args) => return command::completions::run(args, ui),
+        Command::Man(args) => return command::man::run(args, ui),
+        _ => {}
+    }
+    if let Some(name) = command::reserved(&cli.command) {
+        return Err(Failure::new(
+            exit::USAGE,
+            "not_in_this_release",
+            format!("`signet {name}` is not in this release"),
+        ));
+    }
+    let mut context = Context::new(&cli, ui.clone(), command_line(args))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(exit::FAILED, "runtime", format!("cannot start: {error}")))?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = interrupted() => Err(Failure::interrupted()),
+            result = command::run(cli.command, &mut context) => result,
+        }
+    });
+    // A thread may still wait at the terminal; it must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn end(ui: &Ui, result: Result<(), Failure>) -> ExitCode {
+    ui::terminal::restore();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui.failure(&failure);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// Prints help and versions as clap would, and usage errors in the form that was asked for.
+fn usage(args: &[OsString], error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && args.iter().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        // clap's first paragraph is the error, the rest is usage.
+        let message = text.split("\n\n").next().unwrap_or(&text);
+        let message = message
+            .strip_prefix("error: ")
+            .unwrap_or(message)
+            .trim_end();
+        let ui = Ui::new(&Globals {
+            json: true,
+            ..Globals::default()
+        });
+        let help = "`signet --help` lists the commands, `signet COMMAND --help` their flags";
+        return end(&ui, Err(Failure::usage(message).fix(help)));
+    }
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
+}
+
+/// The command line as one shows it: the program by its name, control characters escaped.
+fn command_line(args: &[OsString]) -> String {
+    let mut words = args.iter().map(|arg| arg.to_string_lossy());
+    let program = words.next().unwrap_or_default();
+    let name = Path::new(&*program)
+        .file_name()
+        .map_or("signet".into(), OsStr::to_string_lossy);
+    let mut line: String = name.into_owned();
+    for word in words {
+        line.push(' ');
+        line.extend(word.chars().flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            }
+        }));
+    }
+    // Bounded: the agent shows it in prompts and keeps it in its log.
+    if line.len() > 512 {
+        let end = (0..=509)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}

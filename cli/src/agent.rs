@@ -1,0 +1,75 @@
+//! The agent as the command sees it: a connection that was checked before its first byte.
+
+mod connect;
+pub(crate) mod prompt;
+mod start;
+
+use signet_proto::v1::{
+    self, agent_client::AgentClient as Daemon, keys_client::KeysClient, log_client::LogClient,
+    signer_client::SignerClient,
+};
+use tonic::transport::Channel;
+
+use crate::failure::Failure;
+
+pub(crate) use connect::{Tolerance, connect};
+pub(crate) use start::{connect_or_start, program};
+
+/// A connection to the agent. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentClient {
+    channel: Channel,
+    hello: v1::HelloReply,
+}
+
+impl AgentClient {
+    /// Who answered.
+    pub(crate) const fn hello(&self) -> &v1::HelloReply {
+        &self.hello
+    }
+
+    /// Signs documents.
+    pub(crate) fn signer(&self) -> SignerClient<Channel> {
+        SignerClient::new(self.channel.clone())
+    }
+
+    /// Lists and changes keys.
+    pub(crate) fn keys(&self) -> KeysClient<Channel> {
+        KeysClient::new(self.channel.clone())
+    }
+
+    /// The daemon itself.
+    pub(crate) fn daemon(&self) -> Daemon<Channel> {
+        Daemon::new(self.channel.clone())
+    }
+
+    /// The signature log.
+    pub(crate) fn log(&self) -> LogClient<Channel> {
+        LogClient::new(self.channel.clone())
+    }
+
+    /// Keys of every store.
+    ///
+    /// # Errors
+    ///
+    /// As the agent says.
+    pub(crate) async fn list_keys(&self, docker_dir: String) -> Result<v1::ListKeysReply, Failure> {
+        Ok(self
+            .keys()
+            .list(v1::ListKeysRequest { docker_dir })
+            .await?
+            .into_inner())
+    }
+
+    /// What the agent has recorded for a GUN.
+    ///
+    /// # Errors
+    ///
+    /// As the agent says.
+    pub(crate) async fn collection(&self, gun: &str) -> Result<v1::CollectionReply, Failure> {
+        let request = v1::CollectionRequest {
+            gun: gun.to_owned(),
+        };
+        Ok(self.signer().collection(request).await?.into_inner())
+    }
+}

@@ -1,0 +1,175 @@
+//! Connecting, and whether what listens is this user's agent.
+//!
+//! The agent checks its callers; the command checks the agent likewise before it sends a byte: the
+//! socket's directory belongs to this user and is closed to others, and so does the process that
+//! listens. A passphrase must not end with somebody who put a socket where ours should be.
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use hyper_util::rt::TokioIo;
+use signet_proto::{endpoint::Endpoint, v1};
+use tokio::net::UnixStream;
+use tonic::transport::Endpoint as Address;
+
+use super::AgentClient;
+use crate::failure::{Failure, exit};
+
+/// Which agents a command puts up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tolerance {
+    /// Only the one of this home.
+    OwnHome,
+    /// Any of this user's: `status`, `lock` and `agent stop` work on whatever answers.
+    AnyHome,
+}
+
+/// Connects to the agent if one listens.
+///
+/// # Errors
+///
+/// Exit 6: it is not this user's, it speaks another protocol, or (unless tolerated) it serves
+/// another home.
+pub(crate) async fn connect(
+    places: &Endpoint,
+    tolerance: Tolerance,
+) -> Result<Option<AgentClient>, Failure> {
+    let Some(stream) = dial(&places.socket).await? else {
+        return Ok(None);
+    };
+    let mut stream = Some(stream);
+    let connector = tower::service_fn(move |_| {
+        // One connection, never another: a second dial would not have been checked.
+        let stream = stream.take().map(TokioIo::new);
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    // The name is never resolved; HTTP wants one.
+    let channel = Address::from_static("http://signet.invalid")
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 20)
+        .connect_with_connector(connector)
+        .await?;
+    let mut client = AgentClient {
+        channel,
+        hello: v1::HelloReply::default(),
+    };
+    let request = v1::HelloRequest {
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    client.hello = client.daemon().hello(request).await?.into_inner();
+    if client.hello.protocol != signet_proto::PROTOCOL {
+        return Err(Failure::new(
+            exit::NO_AGENT,
+            "agent_version",
+            format!(
+                "the agent at {} is signetd {} with protocol {}, this is signet {} with protocol {}",
+                places.socket.display(),
+                client.hello.version,
+                client.hello.protocol,
+                env!("CARGO_PKG_VERSION"),
+                signet_proto::PROTOCOL
+            ),
+        )
+        .fix("stop it (kill its process, or `signet agent stop` of its own version); the next command starts the right one"));
+    }
+    if tolerance == Tolerance::OwnHome && !same_place(&places.home, Path::new(&client.hello.home)) {
+        return Err(Failure::new(
+            exit::NO_AGENT,
+            "other_home",
+            format!(
+                "the agent at {} serves {}, but this command's home is {}",
+                places.socket.display(),
+                client.hello.home,
+                places.home.display()
+            ),
+        )
+        .fix(format!(
+            "unset SIGNET_HOME or set it to {}; unset SIGNET_SOCKET to give the other home its own \
+             agent; or `signet agent stop`",
+            client.hello.home
+        )));
+    }
+    Ok(Some(client))
+}
+
+/// Opens the socket, checked; `None` when nobody listens.
+async fn dial(socket: &Path) -> Result<Option<UnixStream>, Failure> {
+    let unsafe_place =
+        |what: String, fix: String| Failure::new(exit::NO_AGENT, "unsafe_socket", what).fix(fix);
+    let uid = rustix::process::geteuid().as_raw();
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreachable_at(socket, &error)),
+        Ok(found) if found.is_symlink() => {
+            return Err(unsafe_place(
+                format!(
+                    "{}, where the agent's socket lies, is a symbolic link",
+                    dir.display()
+                ),
+                "set SIGNET_SOCKET or SIGNET_HOME to the real path".into(),
+            ));
+        }
+        Ok(found) if found.uid() != uid => {
+            return Err(unsafe_place(
+                format!(
+                    "{}, where the agent's socket lies, belongs to uid {}, not to uid {uid}",
+                    dir.display(),
+                    found.uid()
+                ),
+                "use a directory of your own: set SIGNET_SOCKET or SIGNET_HOME".into(),
+            ));
+        }
+        Ok(found) if found.mode() & 0o077 != 0 => {
+            return Err(unsafe_place(
+                format!(
+                    "{}, where the agent's socket lies, is open to others (mode {:04o})",
+                    dir.display(),
+                    found.mode() & 0o7777
+                ),
+                format!("chmod 700 {}", dir.display()),
+            ));
+        }
+        Ok(_) => {}
+    }
+    let stream = match UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreachable_at(socket, &error)),
+    };
+    let listener = stream
+        .peer_cred()
+        .map_err(|error| unreachable_at(socket, &error))?;
+    if listener.uid() != uid {
+        return Err(unsafe_place(
+            format!(
+                "what listens at {} runs as uid {}, not as uid {uid}",
+                socket.display(),
+                listener.uid()
+            ),
+            "this is not your agent; find out who put it there, or set SIGNET_SOCKET".into(),
+        ));
+    }
+    Ok(Some(stream))
+}
+
+fn unreachable_at(socket: &Path, error: &io::Error) -> Failure {
+    let words = crate::failure::io_words(error);
+    let what = format!(
+        "the agent at {} cannot be reached: {words}",
+        socket.display()
+    );
+    Failure::new(exit::NO_AGENT, "agent_unreachable", what)
+}
+
+/// Whether two paths are one directory, through whatever links.
+fn same_place(one: &Path, other: &Path) -> bool {
+    one == other
+        || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}

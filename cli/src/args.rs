@@ -1,0 +1,586 @@
+//! The command line: every verb and flag, with the words that `--help` prints.
+//!
+//! Scripts depend on these names; they are only ever added to. Flags that every command knows are
+//! in [`Globals`] and stand before or after the verb.
+
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+const GLOBAL: &str = "Global options";
+
+/// Signs container images on push and verifies them before pull.
+///
+/// Keys are owned by an agent, signetd, which is started when it is needed; it asks for passphrases
+/// on this terminal, reads what it signs, and refuses what would roll a repository back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "signet",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = false,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 no valid trust data, 4 refused, \
+                  5 locked or nobody to answer, 6 no agent, 7 card, 8 done in part, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Globals {
+    /// Print one JSON object instead of text; errors too, on stderr
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+    /// Never ask anybody anything; secrets come from descriptors, files and variables only
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) no_input: bool,
+    /// Answer yes to yes/no questions (never a passphrase, never an override)
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
+    pub(crate) yes: bool,
+    /// Fail rather than start an agent
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) no_autostart: bool,
+    /// Trust server to use instead of the one that belongs to the registry
+    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
+    pub(crate) server: Option<String>,
+    /// Remember --server for this registry in config.toml
+    #[arg(long, global = true, requires = "server", help_heading = GLOBAL)]
+    pub(crate) save: bool,
+    /// Override one rule of the agent; repeatable; confirmed with a passphrase, and logged
+    #[arg(long, global = true, value_name = "RULE", help_heading = GLOBAL, hide_possible_values = true,
+          long_help = "Override one rule of the agent; repeatable; confirmed with a passphrase, and \
+                       logged. RULE is rollback, restart, lineage, gap, key, threshold, expiry, \
+                       opaque or check: the refusal names it")]
+    pub(crate) allow: Vec<Rule>,
+    /// Read a passphrase from a descriptor; WHAT is keyring, root, repository or a KEY; repeatable
+    #[arg(long, global = true, value_name = "[WHAT:]N", help_heading = GLOBAL)]
+    pub(crate) passphrase_fd: Vec<FdSpec>,
+    /// Read the new passphrase (key passphrase, keyring passphrase, key export) from a descriptor
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL)]
+    pub(crate) new_passphrase_fd: Option<i32>,
+    /// Read a card's PIN from a descriptor (this release has no cards)
+    #[arg(long, global = true, value_name = "[SERIAL:]N", hide = true)]
+    pub(crate) pin_fd: Vec<FdSpec>,
+    /// Read a card's management key from a descriptor (this release has no cards)
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub(crate) management_key_fd: Option<i32>,
+    /// Spend a card's last PIN try (this release has no cards)
+    #[arg(long, global = true, hide = true)]
+    pub(crate) use_last_try: bool,
+}
+
+/// A rule of the agent that may be overridden once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum Rule {
+    /// The server's documents are older than what was seen.
+    Rollback,
+    /// Everything would be made anew.
+    Restart,
+    /// Another first root than the one recorded.
+    Lineage,
+    /// A version beyond the next one.
+    Gap,
+    /// A key that the documents do not list.
+    Key,
+    /// A threshold lowered, or a key set emptied.
+    Threshold,
+    /// An expiry past or too far off.
+    Expiry,
+    /// A payload that cannot be read.
+    Opaque,
+    /// A check that is set to refuse.
+    Check,
+}
+
+impl Rule {
+    /// The word on the command line and on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollback => "rollback",
+            Self::Restart => "restart",
+            Self::Lineage => "lineage",
+            Self::Gap => "gap",
+            Self::Key => "key",
+            Self::Threshold => "threshold",
+            Self::Expiry => "expiry",
+            Self::Opaque => "opaque",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// `[WHAT:]N`: a descriptor, and what its first line is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FdSpec {
+    /// `keyring`, `root`, `archive`, `repository`, a KEY or a card's serial.
+    pub(crate) what: Option<String>,
+    /// The descriptor.
+    pub(crate) fd: i32,
+}
+
+impl FromStr for FdSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The last colon: a KEY such as targets@reg.corp:5000/app holds colons of its own.
+        let (what, number) = match text.rsplit_once(':') {
+            Some(("", _)) => return Err("nothing before the colon".into()),
+            Some((what, number)) => (Some(what.to_owned()), number),
+            None => (None, text),
+        };
+        match number.parse::<i32>() {
+            Ok(fd) if fd >= 0 => Ok(Self { what, fd }),
+            _ => Err(format!("{number:?} is no descriptor number")),
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Push an image through the Docker engine, and sign what that push reported
+    Push(PushArgs),
+    /// Sign an image that is in the registry already
+    Sign(SignArgs),
+    /// Print the signed digest and its signers, or fail
+    Verify(VerifyArgs),
+    /// Show the trust data of an image or repository
+    Inspect(InspectArgs),
+    /// Remove the signature of a tag, or of every tag
+    Revoke(RevokeArgs),
+    /// Trust collections
+    Repo(RepoArgs),
+    /// Keys, in every store
+    Key(KeyArgs),
+    /// What opens the native key store
+    Keyring(KeyringArgs),
+    /// Forget every held secret
+    Lock,
+    /// Hold the keyring open, so that signing asks nothing
+    Unlock(UnlockArgs),
+    /// Agent, keys, expiries and warnings on one screen
+    Status,
+    /// The signature log
+    Log(LogArgs),
+    /// The daemon by hand
+    Agent(AgentArgs),
+    /// Print a completion script
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
+
+    // Names of later releases: said so, rather than "unrecognized".
+    #[command(hide = true)]
+    Doctor(Reserved),
+    #[command(hide = true)]
+    Card(Reserved),
+    #[command(hide = true)]
+    Signer(Reserved),
+    #[command(hide = true)]
+    Backup(Reserved),
+    #[command(hide = true)]
+    Restore(Reserved),
+    #[command(hide = true)]
+    Migrate(Reserved),
+    #[command(hide = true)]
+    Policy(Reserved),
+    #[command(hide = true)]
+    Grant(Reserved),
+    #[command(hide = true)]
+    Watch(Reserved),
+    #[command(hide = true)]
+    Plan(Reserved),
+    #[command(hide = true)]
+    Pull(Reserved),
+    #[command(hide = true)]
+    Run(Reserved),
+}
+
+/// Whatever follows a name that is reserved.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Reserved {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub(crate) rest: Vec<OsString>,
+}
+
+/// Which root key a new repository gets, and where new keys go.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct NewKeysArgs {
+    /// Root key of a new repository: an ID, a prefix of at least 7 digits, or a label
+    #[arg(long, value_name = "KEY")]
+    pub(crate) root: Option<String>,
+    /// Where new keys go: file or docker
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+}
+
+/// `signet push`
+#[derive(Args, Debug)]
+pub(crate) struct PushArgs {
+    /// What to push, as for `docker push`; without a tag, latest
+    #[arg(value_name = "IMAGE[:TAG]")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) new_keys: NewKeysArgs,
+}
+
+/// `signet sign`
+#[derive(Args, Debug)]
+pub(crate) struct SignArgs {
+    /// What to sign; with a digest and --size no registry is asked
+    #[arg(value_name = "IMAGE:TAG[@sha256:DIGEST]")]
+    pub(crate) image: String,
+    /// Size of the manifest in bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u64>,
+    #[command(flatten)]
+    pub(crate) new_keys: NewKeysArgs,
+}
+
+/// `signet verify`
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// What to verify; without a tag, latest
+    #[arg(value_name = "IMAGE[:TAG]")]
+    pub(crate) image: String,
+    /// Ask for the signature of this signer
+    #[arg(long, value_name = "NAME")]
+    pub(crate) signer: Option<String>,
+    /// Refuse a repository whose root key was never seen here
+    #[arg(long)]
+    pub(crate) no_first_use: bool,
+    /// Pull the verified digest and tag it
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+/// `signet inspect`
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// Without a tag, the whole repository
+    #[arg(value_name = "IMAGE[:TAG]")]
+    pub(crate) image: String,
+}
+
+/// `signet revoke`
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArgs {
+    /// Without a tag, every signature of the repository, after a question
+    #[arg(value_name = "IMAGE[:TAG]")]
+    pub(crate) image: String,
+}
+
+/// `signet repo`
+#[derive(Args, Debug)]
+pub(crate) struct RepoArgs {
+    #[command(subcommand)]
+    pub(crate) command: RepoCommand,
+}
+
+/// Verbs of `signet repo`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepoCommand {
+    /// Create the trust of a repository, without signing a tag
+    Init(RepoInitArgs),
+    #[command(hide = true)]
+    Rotate(Reserved),
+    #[command(hide = true)]
+    Pin(Reserved),
+    #[command(hide = true)]
+    Delete(Reserved),
+    #[command(hide = true)]
+    Refresh(Reserved),
+    #[command(hide = true)]
+    Archive(Reserved),
+    #[command(hide = true)]
+    Copy(Reserved),
+    #[command(hide = true)]
+    Audit(Reserved),
+}
+
+/// `signet repo init`
+#[derive(Args, Debug)]
+pub(crate) struct RepoInitArgs {
+    /// The repository, without a tag
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) new_keys: NewKeysArgs,
+}
+
+/// `signet key`
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+/// Verbs of `signet key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// List the keys of every store
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one key
+    Show(KeyNameArgs),
+    /// Make a key
+    Generate(KeyGenerateArgs),
+    /// Take in key files, a whole private/ directory, or an export bundle; the source stays
+    Import(KeyImportArgs),
+    /// Write one key, encrypted for docker and notary, or its public part
+    Export(KeyExportArgs),
+    /// Name a key; an empty label removes the name
+    Label(KeyLabelArgs),
+    /// Delete a key for good
+    #[command(visible_alias = "rm")]
+    Remove(KeyNameArgs),
+    /// Change the passphrase of one key in Docker's format
+    Passphrase(KeyNameArgs),
+    #[command(hide = true)]
+    Move(Reserved),
+    #[command(hide = true)]
+    Revive(Reserved),
+}
+
+/// A key by its name.
+#[derive(Args, Debug)]
+pub(crate) struct KeyNameArgs {
+    /// A key ID, a unique prefix of at least 7 digits, a label, or ROLE@GUN
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+}
+
+/// `signet key generate`
+#[derive(Args, Debug)]
+pub(crate) struct KeyGenerateArgs {
+    /// What it signs: root, targets, snapshot, or a signer's name
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: String,
+    /// The repository it is for, such as docker.io/me/app (targets and snapshot need one)
+    #[arg(long, value_name = "GUN")]
+    pub(crate) gun: Option<String>,
+    /// Where it goes: file or docker
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// Kind of key
+    #[arg(long, value_name = "ALGORITHM")]
+    pub(crate) algorithm: Option<KeyAlgorithm>,
+    /// A name of your own for it
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+    /// When a card asks for its PIN (cards only)
+    #[arg(long, value_name = "POLICY", hide = true)]
+    pub(crate) pin_policy: Option<String>,
+    /// When a card wants to be touched (cards only)
+    #[arg(long, value_name = "POLICY", hide = true)]
+    pub(crate) touch_policy: Option<String>,
+}
+
+/// Kinds of keys that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum KeyAlgorithm {
+    /// ECDSA on P-256; what docker and notary make.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// RSA, 2048 bits.
+    Rsa2048,
+    /// Ed25519.
+    Ed25519,
+}
+
+impl KeyAlgorithm {
+    /// The word on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::P256 => "p256",
+            Self::P384 => "p384",
+            Self::Rsa2048 => "rsa2048",
+            Self::Ed25519 => "ed25519",
+        }
+    }
+}
+
+/// `signet key import`
+#[derive(Args, Debug)]
+pub(crate) struct KeyImportArgs {
+    /// Key files, directories, export bundles
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Role of a key whose file names none
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<String>,
+    /// Repository of a key whose file names none
+    #[arg(long, value_name = "GUN")]
+    pub(crate) gun: Option<String>,
+    /// Where it goes: file or docker
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// A name of your own for it (one key only)
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+}
+
+/// `signet key export`
+#[derive(Args, Debug)]
+pub(crate) struct KeyExportArgs {
+    /// A key ID, a unique prefix of at least 7 digits, a label, or ROLE@GUN
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Only the public key, PEM
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) public: bool,
+    /// Format of the private key
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<ExportFormat>,
+    /// Write to a new file (mode 0600) instead of stdout
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Formats of `key export`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum ExportFormat {
+    /// The encrypted PEM of docker and notary.
+    Docker,
+}
+
+/// `signet key label`
+#[derive(Args, Debug)]
+pub(crate) struct KeyLabelArgs {
+    /// A key ID, a unique prefix of at least 7 digits, a label, or ROLE@GUN
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Its new name
+    #[arg(value_name = "LABEL")]
+    pub(crate) label: String,
+}
+
+/// `signet keyring`
+#[derive(Args, Debug)]
+pub(crate) struct KeyringArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyringCommand,
+}
+
+/// Verbs of `signet keyring`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyringCommand {
+    /// Change the passphrase of the keyring
+    Passphrase(WhichKeyring),
+    /// Make a new identity, and re-encrypt every key for it
+    Rotate(WhichKeyring),
+}
+
+/// One of the two keyrings.
+#[derive(Args, Debug)]
+pub(crate) struct WhichKeyring {
+    /// The keyring of root keys
+    #[arg(long)]
+    pub(crate) root: bool,
+}
+
+/// `signet unlock`
+#[derive(Args, Debug)]
+pub(crate) struct UnlockArgs {
+    /// For how long: 90s, 15m, 1h (at most an hour)
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) duration: Option<u32>,
+    /// For this terminal session only
+    #[arg(long)]
+    pub(crate) here: bool,
+}
+
+/// `signet log`
+#[derive(Args, Debug)]
+pub(crate) struct LogArgs {
+    #[command(subcommand)]
+    pub(crate) command: LogCommand,
+}
+
+/// Verbs of `signet log`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print the entries, oldest first
+    Show(LogShowArgs),
+    #[command(hide = true)]
+    Verify(Reserved),
+    #[command(hide = true)]
+    Export(Reserved),
+}
+
+/// `signet log show`
+#[derive(Args, Debug)]
+pub(crate) struct LogShowArgs {
+    /// Only the newest N entries
+    #[arg(long, short = 'n', value_name = "N", conflicts_with = "from")]
+    pub(crate) last: Option<u64>,
+    /// Start at this entry
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) from: Option<u64>,
+}
+
+/// `signet agent`
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) command: AgentCommand,
+}
+
+/// Verbs of `signet agent`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Start it in the background
+    Start,
+    /// Stop it cleanly; returns when the process has ended
+    Stop,
+    /// Run it in the foreground
+    Run,
+}
+
+/// `signet completions`
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `signet man`
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// An existing directory
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+}
+
+/// Reads `90s`, `15m`, `1h` or bare seconds; one second to one hour.
+fn parse_duration(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let seconds = digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or("not a duration such as 90s, 15m or 1h")?;
+    match seconds {
+        1..=3600 => Ok(seconds),
+        _ => Err("must be between one second and one hour".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn global_flags_stand_before_or_after_the_verb() {
+    for line in [
+        "signet --json --no-input -y --allow gap key list",
+        "signet key list --json --no-input --yes --allow gap",
+        "signet key --json list --no-input -y --allow gap",
+    ] {
+        let globals = parse(line).unwrap().globals;
+        assert!(globals.json && globals.no_input && globals.yes, "{line}");
+        assert_eq!(globals.allow, [Rule::Gap], "{line}");
+    }
+}
+
+#[test]
+fn repeatable_flags_add_up() {
+    let line =
+        "signet push a --allow gap --allow key --passphrase-fd root:3 --passphrase-fd keyring:4";
+    let globals = parse(line).unwrap().globals;
+    assert_eq!(globals.allow, [Rule::Gap, Rule::Key]);
+    assert_eq!(globals.passphrase_fd.len(), 2);
+}
+
+#[test]
+fn descriptors_may_say_what_they_are_for() {
+    let spec = |text: &str| text.parse::<FdSpec>();
+    assert_eq!(spec("3"), Ok(FdSpec { what: None, fd: 3 }));
+    let key = spec("targets@reg.corp:5000/app:7").unwrap();
+    assert_eq!(
+        (key.what.as_deref(), key.fd),
+        (Some("targets@reg.corp:5000/app"), 7)
+    );
+    for wrong in ["", "x", "-1", ":3", "root:", "root:x", "99999999999"] {
+        assert!(spec(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn durations_have_a_unit_and_a_limit() {
+    assert_eq!(parse_duration("15m"), Ok(900));
+    assert_eq!(parse_duration("45"), Ok(45));
+    assert_eq!(parse_duration("1h"), Ok(3600));
+    for wrong in ["0s", "61m", "2h", "m", "", "-1", "1d", "99999999h"] {
+        assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn later_names_take_any_arguments() {
+    assert!(matches!(
+        parse("signet backup create --to x").unwrap().command,
+        Command::Backup(_)
+    ));
+    assert!(parse("signet repo rotate --key root app").is_ok());
+    assert!(parse("signet key move --store docker x").is_ok());
+}
+
+#[test]
+fn what_is_unknown_is_a_usage_error() {
+    for line in [
+        "signet pusch a",
+        "signet push",
+        "signet push a --allow everything",
+        "signet",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}

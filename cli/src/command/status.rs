@@ -1,0 +1,8 @@
+//! `signet status`.
+
+use crate::{Context, failure::Failure};
+
+/// Runs it.
+pub(crate) async fn run(_ctx: &mut Context) -> Result<(), Failure> {
+    Err(Failure::new(1, "unfinished", "not written yet"))
+}

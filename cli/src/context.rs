@@ -1,0 +1,111 @@
+//! What every command is given: output, flags, secrets, places, and the way to the agent.
+
+use signet_proto::{endpoint::Endpoint, v1};
+
+use crate::{
+    agent::{self, AgentClient, Tolerance},
+    args::{Cli, Globals},
+    failure::Failure,
+    home,
+    secrets::Secrets,
+    ui::Ui,
+};
+
+/// The surroundings of one command.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Output and questions.
+    pub(crate) ui: Ui,
+    /// Flags that every command knows.
+    pub(crate) globals: Globals,
+    /// Passphrases from descriptors, files and variables.
+    pub(crate) secrets: Secrets,
+    /// Home, configuration, socket, Docker's directory.
+    pub(crate) places: Endpoint,
+    /// The summary said last, so that two prompts of one request do not say it twice.
+    pub(crate) told: Vec<String>,
+    /// The command line, for the agent's prompts and log.
+    command_line: String,
+    agent: Option<AgentClient>,
+}
+
+impl Context {
+    /// Reads the environment for `cli`.
+    ///
+    /// # Errors
+    ///
+    /// Exit 2 for flags or variables that make no sense, exit 4 for `sudo -E`.
+    pub(crate) fn new(cli: &Cli, ui: Ui, command_line: String) -> Result<Self, Failure> {
+        let places = home::places()?;
+        Ok(Self {
+            ui,
+            globals: cli.globals.clone(),
+            secrets: Secrets::new(&cli.globals, &cli.command, |name| std::env::var_os(name))?,
+            places,
+            told: Vec::new(),
+            command_line,
+            agent: None,
+        })
+    }
+
+    /// The agent: the one that answers, else one that is started now (but for `--no-autostart`).
+    /// Connected once; later calls hand out the same connection.
+    ///
+    /// # Errors
+    ///
+    /// Exit 6: none answers and none can be started, it is not ours, or it serves another home.
+    pub(crate) async fn agent(&mut self) -> Result<AgentClient, Failure> {
+        if let Some(agent) = &self.agent {
+            return Ok(agent.clone());
+        }
+        let autostart = !self.globals.no_autostart;
+        let agent = agent::connect_or_start(&self.places, autostart).await?;
+        self.agent = Some(agent.clone());
+        Ok(agent)
+    }
+
+    /// The agent if one answers, whatever home it serves; never starts one.
+    ///
+    /// # Errors
+    ///
+    /// Exit 6: what listens there is not ours.
+    pub(crate) async fn running_agent(&mut self) -> Result<Option<AgentClient>, Failure> {
+        agent::connect(&self.places, Tolerance::AnyHome).await
+    }
+
+    /// How the agent may ask on behalf of this command.
+    pub(crate) const fn prompt_mode(&self) -> v1::PromptMode {
+        if self.globals.no_input {
+            v1::PromptMode::None
+        } else {
+            v1::PromptMode::Any
+        }
+    }
+
+    /// What this command says of itself; shown by the agent as claimed.
+    pub(crate) fn claimed(&self, image: &str, server: &str) -> v1::ClaimedContext {
+        v1::ClaimedContext {
+            command: self.command_line.clone(),
+            image: image.to_owned(),
+            server: server.to_owned(),
+        }
+    }
+
+    /// The overrides asked for, as they go on the wire.
+    pub(crate) fn allow(&self) -> Vec<String> {
+        self.globals
+            .allow
+            .iter()
+            .map(|rule| rule.as_str().to_owned())
+            .collect()
+    }
+
+    /// Docker's key directory as this command sees it, for the agent to compare with its own.
+    pub(crate) fn docker_dir(&self) -> String {
+        self.places
+            .docker
+            .join("trust/private")
+            .to_string_lossy()
+            .into_owned()
+    }
+}
