@@ -18,6 +18,7 @@ mod write;
 
 pub use hashes::Hashes;
 pub(crate) use read::envelope;
+pub(crate) use write::write_targets;
 
 /// A body of one of the four types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +148,7 @@ pub enum DocumentError {
     },
     /// Not JSON as we take it.
     #[error(transparent)]
-    Json(#[from] crate::json::JsonError),
+    Json(#[from] json::JsonError),
     /// A document, but its bytes are not the ones that Notary would sign for it.
     #[error("the bytes are not in canonical form")]
     NotCanonical,
@@ -179,7 +180,7 @@ pub trait Body: Clone + Sized {
     /// # Errors
     ///
     /// When a member is missing, unknown or malformed.
-    fn from_value(signed: &crate::json::Value<'_>) -> Result<Self, DocumentError>;
+    fn from_value(signed: &json::Value<'_>) -> Result<Self, DocumentError>;
 
     /// The bytes that are signed.
     fn canonical(&self) -> Vec<u8>;
@@ -196,7 +197,7 @@ macro_rules! body {
         impl Body for $name {
             const TYPE: &'static str = stringify!($name);
 
-            fn from_value(signed: &crate::json::Value<'_>) -> Result<Self, DocumentError> {
+            fn from_value(signed: &json::Value<'_>) -> Result<Self, DocumentError> {
                 Self::read(signed)
             }
 

@@ -3,7 +3,7 @@
 //! [`Raw`] → [`Verified`] happens here and nowhere else. Thresholds count distinct key IDs
 //! (notary `tuf/signed/verify.go`); unknown or invalid extra signatures are skipped.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use sha2::{Digest, Sha256, Sha512};
 
@@ -35,10 +35,10 @@ enum Canonical {
     Apart(Vec<u8>),
 }
 
-/// A document signed by a threshold of the keys of its role.
+/// A document signed by a threshold of the keys of its role. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Verified<T> {
-    raw: Raw<T>,
+    raw: Arc<Raw<T>>,
 }
 
 /// Why a document is not trusted.
@@ -184,7 +184,9 @@ impl<T: Body> Raw<T> {
                 threshold,
             });
         }
-        Ok(Verified { raw: self })
+        Ok(Verified {
+            raw: Arc::new(self),
+        })
     }
 }
 
@@ -238,7 +240,7 @@ impl<T: Body> Verified<T> {
     /// The wire bytes, when nothing else of the document is needed any more.
     #[must_use]
     pub fn into_wire(self) -> Vec<u8> {
-        self.raw.wire
+        Arc::try_unwrap(self.raw).map_or_else(|shared| shared.wire.clone(), |raw| raw.wire)
     }
 }
 
@@ -282,7 +284,7 @@ impl Signers<'_> {
 
 /// The signers of a base role by a root document.
 ///
-/// For root itself: only certificates acceptable for `gun` at `now` count (§2.2 rules).
+/// For root itself only certificates count, and of them those that are acceptable for `gun` at `now`.
 #[must_use]
 pub fn base_signers<'a>(root: &'a Root, role: &RoleName, gun: &Gun, now: UnixTime) -> Signers<'a> {
     let mut signers = listed_signers(root, role);
@@ -365,7 +367,7 @@ pub fn first_root(
             by: "itself",
         });
     }
-    Ok(Verified { raw })
+    Ok(Verified { raw: Arc::new(raw) })
 }
 
 /// The next root: signed by the threshold of its predecessor's root keys and of its own.
@@ -396,7 +398,7 @@ pub fn next_root(
             return Err(VerifyError::RootChain { version, by });
         }
     }
-    Ok(Verified { raw })
+    Ok(Verified { raw: Arc::new(raw) })
 }
 
 /// Whether `wire` is the file that `meta` describes (length, sha256, and sha512 where listed).
@@ -416,7 +418,7 @@ pub fn matches(meta: &FileMeta, wire: &[u8]) -> bool {
 /// Where Notary's files have their signed bytes: after `{"signed":`.
 const SIGNED_AT: usize = 10;
 
-/// Size limits of files whose length nothing states yet (notary `client`, §3.9).
+/// Size limits of files whose length nothing states yet (notary `client`).
 pub mod limit {
     /// 1 MiB.
     pub const TIMESTAMP: usize = 1 << 20;

@@ -377,7 +377,7 @@ fn read_version(value: &Value<'_>) -> Result<u32> {
 
 /// Where in a document we are; put into words only when something is wrong there.
 struct At<'p> {
-    parent: Option<&'p At<'p>>,
+    parent: Option<&'p Self>,
     name: &'p str,
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Delegation, FileMeta, Hashes, Root, Snapshot, Target, Targets, Timestamp};
+use super::{
+    Delegation, Delegations, FileMeta, Hashes, Root, Snapshot, Target, Targets, Timestamp,
+};
 use crate::{
     json::{write_base64, write_int, write_string},
     key::{KeyId, PublicKey},
@@ -41,23 +43,44 @@ impl Root {
 
 impl Targets {
     pub(super) fn write(&self) -> Vec<u8> {
-        let mut out = start("Targets");
-        // A target as docker writes it takes about a hundred bytes.
-        out.reserve(self.targets.len() * 112);
-        raw(&mut out, ",\"delegations\":{\"keys\":");
-        keys(&mut out, &self.delegations.keys);
-        raw(&mut out, ",\"roles\":");
-        match &self.delegations.roles {
-            None => raw(&mut out, "null"),
-            Some(roles) => array(&mut out, roles.iter(), delegation),
-        }
-        out.push(b'}');
-        expires(&mut out, &self.expires);
-        raw(&mut out, ",\"targets\":");
-        object(&mut out, self.targets.iter(), target);
-        version(&mut out, self.version);
-        out
+        let targets = self
+            .targets
+            .iter()
+            .map(|(name, target)| (name.as_str(), target));
+        write_targets(
+            &self.delegations,
+            &self.expires,
+            targets,
+            self.targets.len(),
+            self.version,
+        )
     }
+}
+
+/// A targets file whose tags need not stand in one map; they come in rising order, about `count`.
+pub(crate) fn write_targets<'a>(
+    delegations: &Delegations,
+    until: &Expiry,
+    targets: impl Iterator<Item = (&'a str, &'a Target)>,
+    count: usize,
+    at: u32,
+) -> Vec<u8> {
+    let mut out = start("Targets");
+    // A target as docker writes it takes about a hundred bytes.
+    out.reserve(count.saturating_mul(112));
+    raw(&mut out, ",\"delegations\":{\"keys\":");
+    keys(&mut out, &delegations.keys);
+    raw(&mut out, ",\"roles\":");
+    match &delegations.roles {
+        None => raw(&mut out, "null"),
+        Some(roles) => array(&mut out, roles.iter(), delegation),
+    }
+    out.push(b'}');
+    expires(&mut out, until);
+    raw(&mut out, ",\"targets\":");
+    object(&mut out, targets, target);
+    version(&mut out, at);
+    out
 }
 
 impl Snapshot {
