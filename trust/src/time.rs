@@ -33,7 +33,7 @@ impl Expiry {
             .parse::<jiff::Timestamp>()
             .map_err(|_| bad())?
             .as_second();
-        if at < EARLIEST || at > LATEST {
+        if !(EARLIEST..=LATEST).contains(&at) {
             return Err(bad());
         }
         Ok(Self {
@@ -69,6 +69,28 @@ impl Expiry {
     #[must_use]
     pub fn is_past(&self, now: UnixTime) -> bool {
         self.at < now
+    }
+}
+
+impl Expiry {
+    /// Whether it ends within six calendar months of `now`, from when on the Go client re-signs a
+    /// root (notary `client/helpers.go`, `nearExpiry`: `AddDate(0, 6, 0)`).
+    #[must_use]
+    pub fn is_near(&self, now: UnixTime) -> bool {
+        let now = now.clamp(EARLIEST, LATEST - lifetime::ROOT);
+        let then = jiff::Timestamp::from_second(now).ok().and_then(|now| {
+            let now = jiff::tz::Offset::UTC.to_datetime(now);
+            // As Go has it, the day after the 30th of June is the 31st of June.
+            let month = now
+                .first_of_month()
+                .checked_add(jiff::Span::new().months(6))
+                .ok()?;
+            let then = month
+                .checked_add(jiff::Span::new().days(now.day() - 1))
+                .ok()?;
+            jiff::tz::Offset::UTC.to_timestamp(then).ok()
+        });
+        then.is_some_and(|then| self.at < then.as_second())
     }
 }
 
@@ -176,6 +198,17 @@ mod tests {
         ] {
             assert!(Expiry::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn near_means_within_six_calendar_months() {
+        let at = |text| Expiry::parse(text).unwrap();
+        let now = at("2026-08-31T12:00:00Z").unix();
+        assert!(at("2026-08-30T12:00:00Z").is_near(now));
+        // Go adds months to the number of the month: the 31st of February is the 3rd of March.
+        assert!(at("2027-03-03T11:59:59Z").is_near(now));
+        assert!(!at("2027-03-03T12:00:00Z").is_near(now));
+        assert!(!at("2036-08-31T12:00:00Z").is_near(now));
     }
 
     #[test]
