@@ -1,15 +1,27 @@
 //! The base of a request: what is published now, verified by the agent itself.
+//!
+//! A client sends raw documents; nothing that it says about them is believed. The root chain is
+//! anchored at a root recorded here (or at first use), and everything else hangs from its newest
+//! link: timestamp, snapshot, `targets`, delegations, each by signature, hash and length. A base is
+//! cheap to clone, because the agent keeps the last one of each collection.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    document::{Root, Snapshot, Targets, Timestamp},
+    document::{Body, FileMeta, Root, Snapshot, Targets, Timestamp},
     gun::Gun,
     key::PublicKey,
+    pin::Pin,
     role::RoleName,
     time::UnixTime,
-    verify::{Verified, VerifyError},
+    verify::{
+        Raw, Signers, Verified, VerifyError, base_signers, delegation_signers, first_root, limit,
+        matches, next_root,
+    },
 };
+
+/// A root signed every day for three years; a longer chain is an attack on whoever verifies it.
+const MAX_ROOTS: usize = 1000;
 
 /// Digest of the first root (its `signed` bytes) that was made or verified here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,12 +55,14 @@ pub struct RecordedRoot {
 #[derive(Clone, Debug)]
 pub struct VerifiedBase {
     gun: Gun,
-    roots: Vec<Verified<Root>>,
+    at: UnixTime,
+    roots: Arc<Vec<Verified<Root>>>,
     lineage: Option<Lineage>,
-    timestamp: Option<Verified<Timestamp>>,
-    snapshot: Option<Verified<Snapshot>>,
-    targets: BTreeMap<RoleName, Verified<Targets>>,
+    timestamp: Option<Arc<Verified<Timestamp>>>,
+    snapshot: Option<Arc<Verified<Snapshot>>>,
+    targets: BTreeMap<RoleName, Arc<Verified<Targets>>>,
     unlisted: BTreeMap<RoleName, u32>,
+    marks: BTreeMap<RoleName, (u32, [u8; 32])>,
 }
 
 /// Why a base does not verify.
@@ -58,6 +72,9 @@ pub enum BaseError {
     /// A part that the others need was not sent.
     #[error("the base lacks its {0}")]
     Incomplete(String),
+    /// More roots than any collection has.
+    #[error("the base has {0} roots, more than the limit of {max}", max = MAX_ROOTS)]
+    TooManyRoots(usize),
     /// A document is not trusted.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -70,7 +87,8 @@ impl VerifiedBase {
     ///
     /// `recorded` are the roots known for this GUN. When the chain contains (by content) or
     /// continues one of them, the base belongs to that lineage; otherwise its lineage is `None`
-    /// and the first root is checked as a first use (certificate for this GUN).
+    /// and the first root is checked as a first use (certificate for this GUN). Roots before the
+    /// one that anchors the chain are left out.
     ///
     /// # Errors
     ///
@@ -81,8 +99,33 @@ impl VerifiedBase {
         recorded: &[RecordedRoot],
         now: UnixTime,
     ) -> Result<Self, BaseError> {
-        let _ = (gun, documents, recorded, now);
-        todo!()
+        let (roots, lineage) = root_chain(gun, documents.roots, recorded, now)?;
+        let mut base = Self {
+            gun: gun.clone(),
+            at: now,
+            roots: Arc::new(roots),
+            lineage,
+            timestamp: None,
+            snapshot: None,
+            targets: BTreeMap::new(),
+            unlisted: BTreeMap::new(),
+            marks: BTreeMap::new(),
+        };
+        base.remember(RoleName::Root, mark_of(base.root()));
+        if let Some(wire) = documents.timestamp {
+            base.take_timestamp(wire)?;
+        }
+        if let Some(wire) = documents.snapshot {
+            base.take_snapshot(wire)?;
+        }
+        // A role's name begins with its parent's, so parents come first.
+        for (role, wire) in documents.targets {
+            base.take_targets(&role, wire)?;
+        }
+        for (role, wire) in documents.unlisted {
+            base.take_unlisted(role, wire);
+        }
+        Ok(base)
     }
 
     /// Its name.
@@ -118,26 +161,30 @@ impl VerifiedBase {
     /// The timestamp, if one was sent.
     #[must_use]
     pub fn timestamp(&self) -> Option<&Verified<Timestamp>> {
-        self.timestamp.as_ref()
+        self.timestamp.as_deref()
     }
 
     /// The snapshot, if one was sent.
     #[must_use]
     pub fn snapshot(&self) -> Option<&Verified<Snapshot>> {
-        self.snapshot.as_ref()
+        self.snapshot.as_deref()
     }
 
     /// `targets` or a delegation.
     #[must_use]
     pub fn targets(&self, role: &RoleName) -> Option<&Verified<Targets>> {
-        self.targets.get(role)
+        self.targets.get(role).map(AsRef::as_ref)
     }
 
     /// Version and content hash of the current document of any role, if the base has it.
     #[must_use]
     pub fn mark(&self, role: &RoleName) -> Option<(u32, [u8; 32])> {
-        let _ = role;
-        todo!()
+        self.marks.get(role).copied()
+    }
+
+    /// As [`VerifiedBase::mark`], for every document that the base has.
+    pub fn marks(&self) -> impl Iterator<Item = (&RoleName, (u32, [u8; 32]))> {
+        self.marks.iter().map(|(role, mark)| (role, *mark))
     }
 
     /// Claimed version of an unlisted delegation document that the server still serves.
@@ -150,15 +197,302 @@ impl VerifiedBase {
     /// verified delegation chain.
     #[must_use]
     pub fn lists(&self, role: &RoleName, key: &PublicKey) -> bool {
-        let _ = (role, key);
-        todo!()
+        let Some(signers) = self.signers(role) else {
+            return false;
+        };
+        let canonical = key.canonical_id().ok();
+        signers.keys.iter().any(|(id, listed)| {
+            *id == key.id() || (canonical.is_some() && listed.canonical_id().ok() == canonical)
+        })
+    }
+
+    /// The keys that may sign `role`: by the newest root, or by the document that delegates to it.
+    /// `None` when nothing in this base lists the role.
+    #[must_use]
+    pub fn signers(&self, role: &RoleName) -> Option<Signers<'_>> {
+        match role.parent() {
+            None => Some(base_signers(self.root().doc(), role, &self.gun, self.at)),
+            Some(parent) => delegation_signers(self.targets(&parent)?.doc(), role),
+        }
+    }
+
+    /// Whether the snapshot lists the role; `None` when the base has no snapshot.
+    #[must_use]
+    pub fn is_published(&self, role: &RoleName) -> Option<bool> {
+        Some(self.snapshot()?.doc().meta.contains_key(role))
     }
 
     /// This base after the document of `role` was replaced by one that we released and the server
     /// took. Timestamp and snapshot stay as they were.
     #[must_use]
     pub fn advanced(&self, role: &RoleName, wire: Vec<u8>) -> Option<Self> {
-        let _ = (role, wire);
-        todo!()
+        let mut next = self.clone();
+        match role {
+            RoleName::Root => {
+                let raw = Raw::parse(wire, limit::ROLE).ok()?;
+                let root = next_root(raw, self.root(), &self.gun, self.at).ok()?;
+                let mark = mark_of(&root);
+                Arc::make_mut(&mut next.roots).push(root);
+                next.remember(RoleName::Root, mark);
+            }
+            RoleName::Timestamp => return None,
+            RoleName::Snapshot => {
+                let snapshot: Verified<Snapshot> = next.checked(role, wire, limit::ROLE).ok()?;
+                next.remember(RoleName::Snapshot, mark_of(&snapshot));
+                next.snapshot = Some(Arc::new(snapshot));
+            }
+            RoleName::Targets | RoleName::Delegation(_) => {
+                let targets: Verified<Targets> = next.checked(role, wire, limit::ROLE).ok()?;
+                next.remember(role.clone(), mark_of(&targets));
+                next.unlisted.remove(role);
+                next.targets.insert(role.clone(), Arc::new(targets));
+            }
+        }
+        Some(next)
+    }
+
+    fn remember(&mut self, role: RoleName, mark: (u32, [u8; 32])) {
+        self.marks.insert(role, mark);
+    }
+
+    /// A document that its signers signed.
+    fn checked<T: Body>(
+        &self,
+        role: &RoleName,
+        wire: Vec<u8>,
+        limit: usize,
+    ) -> Result<Verified<T>, VerifyError> {
+        let signers = self
+            .signers(role)
+            .ok_or_else(|| VerifyError::UnknownRole(role.clone()))?;
+        parse(role, wire, limit)?.verify(role, &signers)
+    }
+
+    fn take_timestamp(&mut self, wire: Vec<u8>) -> Result<(), BaseError> {
+        let timestamp = self.checked(&RoleName::Timestamp, wire, limit::TIMESTAMP)?;
+        self.remember(RoleName::Timestamp, mark_of(&timestamp));
+        self.timestamp = Some(Arc::new(timestamp));
+        Ok(())
+    }
+
+    fn take_snapshot(&mut self, wire: Vec<u8>) -> Result<(), BaseError> {
+        let timestamp = self.timestamp().ok_or_else(|| lacks("timestamp"))?;
+        let listed = timestamp.doc().meta.get(&RoleName::Snapshot);
+        expect_listed(listed, &wire, &RoleName::Snapshot, &RoleName::Timestamp)?;
+        let snapshot: Verified<Snapshot> = self.checked(&RoleName::Snapshot, wire, limit::ROLE)?;
+        // Otherwise an old root could be shown together with what is signed by the keys of a new one.
+        let listed = snapshot.doc().meta.get(&RoleName::Root);
+        expect_listed(
+            listed,
+            self.root().wire(),
+            &RoleName::Root,
+            &RoleName::Snapshot,
+        )?;
+        self.remember(RoleName::Snapshot, mark_of(&snapshot));
+        self.snapshot = Some(Arc::new(snapshot));
+        Ok(())
+    }
+
+    fn take_targets(&mut self, role: &RoleName, wire: Vec<u8>) -> Result<(), BaseError> {
+        if !role.is_targets_like() {
+            return Err(VerifyError::UnknownRole(role.clone()).into());
+        }
+        let snapshot = self.snapshot().ok_or_else(|| lacks("snapshot"))?;
+        expect_listed(
+            snapshot.doc().meta.get(role),
+            &wire,
+            role,
+            &RoleName::Snapshot,
+        )?;
+        if let Some(parent) = role.parent()
+            && self.targets(&parent).is_none()
+        {
+            return Err(BaseError::Incomplete(parent.to_string()));
+        }
+        let targets = self.checked(role, wire, limit::ROLE)?;
+        self.remember(role.clone(), mark_of(&targets));
+        self.targets.insert(role.clone(), Arc::new(targets));
+        Ok(())
+    }
+
+    /// Only raises the number of the next version, so its signatures do not matter; what cannot be
+    /// read says nothing.
+    fn take_unlisted(&mut self, role: RoleName, wire: Vec<u8>) {
+        let is_listed = self.is_published(&role) == Some(true);
+        if is_listed || !role.is_targets_like() {
+            return;
+        }
+        if let Ok(raw) = Raw::<Targets>::parse(wire, limit::ROLE) {
+            self.unlisted.insert(role, raw.claimed().version);
+        }
+    }
+}
+
+fn lacks(what: &str) -> BaseError {
+    BaseError::Incomplete(what.to_owned())
+}
+
+fn mark_of<T: Body>(document: &Verified<T>) -> (u32, [u8; 32]) {
+    (document.doc().version(), document.content_hash())
+}
+
+fn parse<T: Body>(role: &RoleName, wire: Vec<u8>, limit: usize) -> Result<Raw<T>, VerifyError> {
+    Raw::parse(wire, limit).map_err(|source| VerifyError::Unreadable {
+        role: role.clone(),
+        source,
+    })
+}
+
+fn expect_listed(
+    listed: Option<&FileMeta>,
+    wire: &[u8],
+    role: &RoleName,
+    listed_in: &RoleName,
+) -> Result<(), VerifyError> {
+    if listed.is_some_and(|meta| matches(meta, wire)) {
+        return Ok(());
+    }
+    Err(VerifyError::Mismatch {
+        role: role.clone(),
+        listed_in: listed_in.clone(),
+    })
+}
+
+/// Anchors the chain and verifies it link by link.
+fn root_chain(
+    gun: &Gun,
+    wires: Vec<Vec<u8>>,
+    recorded: &[RecordedRoot],
+    now: UnixTime,
+) -> Result<(Vec<Verified<Root>>, Option<Lineage>), BaseError> {
+    if wires.is_empty() {
+        return Err(lacks("root"));
+    }
+    if wires.len() > MAX_ROOTS {
+        return Err(BaseError::TooManyRoots(wires.len()));
+    }
+    let mut chain = Vec::with_capacity(wires.len());
+    for wire in wires {
+        chain.push(parse::<Root>(&RoleName::Root, wire, limit::ROLE)?);
+    }
+    let Some(anchor) = anchor(&chain, recorded, gun, now) else {
+        return first_use(chain, gun, now).map(|roots| (roots, None));
+    };
+    let rest = chain.into_iter().skip(anchor.next);
+    let mut roots = Vec::new();
+    let mut previous = anchor.root;
+    for raw in rest {
+        let root = next_root(raw, &previous, gun, now)?;
+        roots.push(std::mem::replace(&mut previous, root));
+    }
+    roots.push(previous);
+    // A recorded root that the client did not send is no part of its base, unless it is all of it.
+    if !anchor.sent && roots.len() > 1 {
+        roots.remove(0);
+    }
+    Ok((roots, Some(anchor.lineage)))
+}
+
+/// Where a chain hangs from what is recorded.
+struct Anchor {
+    lineage: Lineage,
+    root: Verified<Root>,
+    /// Index of the first root of the chain after it.
+    next: usize,
+    /// Whether it is itself in the chain.
+    sent: bool,
+}
+
+/// The newest recorded root that the chain contains, else one that its first root continues.
+///
+/// The newest, because keys of older ones may have been rotated away after they leaked.
+fn anchor(
+    chain: &[Raw<Root>],
+    recorded: &[RecordedRoot],
+    gun: &Gun,
+    now: UnixTime,
+) -> Option<Anchor> {
+    let mut known: Vec<(Lineage, Verified<Root>)> = recorded
+        .iter()
+        .filter_map(|record| Some((record.lineage, by_itself(&record.wire)?)))
+        .collect();
+    known.sort_by_key(|(_, root)| std::cmp::Reverse(root.doc().version));
+    for (lineage, root) in &known {
+        let same = |raw: &Raw<Root>| raw.claimed() == root.doc();
+        if let Some(at) = chain.iter().position(same) {
+            // The bytes that were sent: the snapshot names them, and they may carry other
+            // signatures than those recorded.
+            let sent = raw_by_itself(chain[at].clone()).unwrap_or_else(|| root.clone());
+            return Some(Anchor {
+                lineage: *lineage,
+                root: sent,
+                next: at + 1,
+                sent: true,
+            });
+        }
+    }
+    known.into_iter().find_map(|(lineage, root)| {
+        next_root(chain[0].clone(), &root, gun, now).ok()?;
+        Some(Anchor {
+            lineage,
+            root,
+            next: 0,
+            sent: false,
+        })
+    })
+}
+
+/// A root that was verified before: its own signatures again, whatever became of its certificates.
+fn by_itself(wire: &[u8]) -> Option<Verified<Root>> {
+    raw_by_itself(Raw::parse(wire.to_vec(), limit::ROLE).ok()?)
+}
+
+fn raw_by_itself(raw: Raw<Root>) -> Option<Verified<Root>> {
+    let root = raw.claimed().clone();
+    raw.verify(&RoleName::Root, &root_signers(&root)).ok()
+}
+
+/// The root keys of a root that was verified before, whatever became of their certificates since.
+pub(crate) fn root_signers(root: &Root) -> Signers<'_> {
+    let Some(role) = root.roles.get(&RoleName::Root) else {
+        return Signers {
+            keys: Vec::new(),
+            threshold: u32::MAX,
+        };
+    };
+    let keys = role
+        .key_ids
+        .iter()
+        .filter_map(|id| Some((*id, root.keys.get(id)?)));
+    Signers {
+        keys: keys.filter(|(id, key)| key.id() == *id).collect(),
+        threshold: role.threshold,
+    }
+}
+
+/// No lineage is reached: the chain from its first root that can be one of this GUN now. Roots
+/// before it may have certificates that ended.
+fn first_use(
+    chain: Vec<Raw<Root>>,
+    gun: &Gun,
+    now: UnixTime,
+) -> Result<Vec<Verified<Root>>, BaseError> {
+    let mut roots: Vec<Verified<Root>> = Vec::new();
+    let mut refused = None;
+    for raw in chain {
+        match roots.last() {
+            Some(previous) => {
+                let root = next_root(raw, previous, gun, now)?;
+                roots.push(root);
+            }
+            None => match first_root(raw, gun, &Pin::FirstUse, now) {
+                Ok(root) => roots.push(root),
+                Err(error) => refused = refused.or(Some(error)),
+            },
+        }
+    }
+    match (roots.is_empty(), refused) {
+        (true, Some(error)) => Err(error.into()),
+        _ => Ok(roots),
     }
 }

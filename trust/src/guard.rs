@@ -3,9 +3,24 @@
 //! State is kept per (collection, role), a collection being a GUN plus its lineage. `check` is
 //! total: every request gets a pass with the state that must be written before any signature is
 //! released, or a refusal that names its rule, its override and the version that would pass.
+//!
+//! ```text
+//! collection (restart, lineage) → freshness (STALE_BASE) → per item, from the root down:
+//!     form → keys → version (rollback, gap, supersede) → threshold → expiry
+//! ```
+//!
+//! A second step (the snapshot, where we hold its key) is asked with the items of the first in
+//! front of it: they pass once more, because the state says that they were released, and the
+//! snapshot's key may be listed by the root among them.
+
+mod collection;
+mod cover;
+mod documents;
+mod version;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+pub use self::cover::snapshot_is_covered;
 use crate::{
     base::{Lineage, VerifiedBase},
     gun::Gun,
@@ -39,7 +54,9 @@ pub enum Rule {
 
 /// A word that is no rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a rule; rules are rollback, restart, lineage, gap, key, threshold, expiry, opaque, check")]
+#[error(
+    "{0:?} is not a rule; rules are rollback, restart, lineage, gap, key, threshold, expiry, opaque, check"
+)]
 pub struct BadRule(pub String);
 
 impl Rule {
@@ -208,12 +225,105 @@ pub enum Refusal {
     },
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Refusal {
+    /// What happened, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
         match self {
             Self::StaleBase { reason, .. }
             | Self::RefetchOnce { reason, .. }
-            | Self::Refused { reason, .. } => f.write_str(reason),
+            | Self::Refused { reason, .. } => reason,
+        }
+    }
+
+    /// The version that would pass.
+    #[must_use]
+    pub fn next(&self) -> u32 {
+        match self {
+            Self::StaleBase { next, .. }
+            | Self::RefetchOnce { next, .. }
+            | Self::Refused { next, .. } => *next,
+        }
+    }
+
+    /// The rule that refuses. For a stale base: the one for a server that really went back.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        match self {
+            Self::StaleBase { .. } => Rule::Rollback,
+            Self::RefetchOnce { rule, .. } | Self::Refused { rule, .. } => *rule,
+        }
+    }
+
+    /// What was found, with the override if there is one.
+    fn new(rule: Rule, role: &RoleName, next: u32, reason: String) -> Self {
+        Self::Refused {
+            rule,
+            reason,
+            role: Some(role.clone()),
+            next,
+            can_override: true,
+        }
+    }
+
+    /// A request that no override makes right.
+    fn malformed(role: Option<&RoleName>, next: u32, reason: String) -> Self {
+        Self::Refused {
+            rule: Rule::Check,
+            reason,
+            role: role.cloned(),
+            next,
+            can_override: false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())?;
+        match self {
+            Self::Refused {
+                can_override: false,
+                ..
+            } => Ok(()),
+            _ => write!(
+                f,
+                " (rule {rule}, override --allow {rule})",
+                rule = self.rule()
+            ),
+        }
+    }
+}
+
+/// Overrides given, and those that were needed.
+struct Allowed<'a> {
+    given: &'a [Rule],
+    used: Vec<Rule>,
+}
+
+impl Allowed<'_> {
+    /// Whether `rule` was overridden; if so, that is remembered.
+    fn overrides(&mut self, rule: Rule) -> bool {
+        let given = self.given.contains(&rule);
+        if given && !self.used.contains(&rule) {
+            self.used.push(rule);
+        }
+        given
+    }
+
+    /// Passes over a refusal that is overridden.
+    fn or_refuse(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        let can_override = !matches!(
+            refusal,
+            Refusal::Refused {
+                can_override: false,
+                ..
+            }
+        );
+        if can_override && self.overrides(refusal.rule()) {
+            Ok(())
+        } else {
+            Err(refusal)
         }
     }
 }
@@ -224,8 +334,48 @@ impl fmt::Display for Refusal {
 ///
 /// [`Refusal`].
 pub fn check(history: &History, question: &Question<'_>) -> Result<Pass, Refusal> {
-    let _ = (history, question);
-    todo!()
+    let mut allowed = Allowed {
+        given: question.allow,
+        used: Vec::new(),
+    };
+    let items = documents::in_order(question.items)?;
+    let mut found = collection::find(history, question, &items, &mut allowed)?;
+    collection::check_freshness(&mut found, question, &items, &mut allowed)?;
+    let mut supersedes = found.supersedes;
+    let mut state = match question.base {
+        Some(base) => observe(&found.state, base),
+        None => found.state.clone(),
+    };
+    for item in &items {
+        documents::check_keys(question, item, &items, &found.state, &mut allowed)?;
+        let decision = version::decide(question, item, &found.state, &mut allowed)?;
+        documents::check_content(question, item, &found.state, &mut allowed)?;
+        if let Some(lost) = decision.supersedes
+            && !supersedes.iter().any(|(role, _)| *role == item.role)
+        {
+            supersedes.push((item.role.clone(), lost));
+        }
+        if let Some((mark, standing)) = decision.signs {
+            let role = state.roles.entry(item.role.clone()).or_default();
+            let higher = role
+                .signed
+                .is_some_and(|(signed, _)| signed.version > mark.version);
+            if !higher || decision.supersedes.is_some() {
+                role.signed = Some((mark, standing));
+            }
+            if standing == Standing::Published {
+                role.published = role.published.max(Some(mark.version));
+            }
+        }
+    }
+    Ok(Pass {
+        lineage: found.lineage,
+        state,
+        new_lineage: found.is_new,
+        superseded_lineages: found.superseded,
+        supersedes,
+        overrides: allowed.used,
+    })
 }
 
 /// Asked before any key of a new collection is made: may a first root for this GUN be signed?
@@ -234,20 +384,55 @@ pub fn check(history: &History, question: &Question<'_>) -> Result<Pass, Refusal
 ///
 /// `restart` where a published lineage is recorded.
 pub fn check_creation(history: &History, gun: &Gun, allow: &[Rule]) -> Result<Vec<Rule>, Refusal> {
-    let _ = (history, gun, allow);
-    todo!()
+    let mut allowed = Allowed {
+        given: allow,
+        used: Vec::new(),
+    };
+    collection::check_restart(history, gun, &mut allowed)?;
+    Ok(allowed.used)
 }
 
 /// The state after a verified base was seen, whatever becomes of the request.
 #[must_use]
 pub fn observe(state: &State, base: &VerifiedBase) -> State {
-    let _ = (state, base);
-    todo!()
+    let mut state = state.clone();
+    for (role, mark) in marks(base) {
+        if role == RoleName::Timestamp {
+            state.timestamp = state.timestamp.max(Some(mark.version));
+            continue;
+        }
+        let known = state.roles.entry(role).or_default();
+        if known.seen.is_none_or(|seen| seen.version <= mark.version) {
+            known.seen = Some(mark);
+        }
+        if let Some((signed, standing)) = &mut known.signed
+            && *signed == mark
+        {
+            *standing = Standing::Published;
+            known.published = known.published.max(Some(mark.version));
+        }
+    }
+    state
 }
 
 /// The state after the client reported the server's 200 for these released marks.
 #[must_use]
 pub fn published(state: &State, released: &[(RoleName, Mark)]) -> State {
-    let _ = (state, released);
-    todo!()
+    let mut state = state.clone();
+    for (role, mark) in released {
+        let known = state.roles.entry(role.clone()).or_default();
+        known.published = known.published.max(Some(mark.version));
+        if let Some((signed, standing)) = &mut known.signed
+            && signed == mark
+        {
+            *standing = Standing::Published;
+        }
+    }
+    state
+}
+
+/// The current document of every role that the base has.
+fn marks(base: &VerifiedBase) -> impl Iterator<Item = (RoleName, Mark)> + '_ {
+    base.marks()
+        .map(|(role, (version, hash))| (role.clone(), Mark { version, hash }))
 }
