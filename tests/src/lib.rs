@@ -8,7 +8,11 @@
 //! The peers come from Debian's packages (`tests/lab/install.sh`). Nothing here needs root, and
 //! nothing outside the throwaway directory is written.
 
+pub mod bench;
+pub mod forge;
+mod keyrings;
 pub mod lab;
+pub mod raw;
 pub mod steps;
 mod terminal;
 

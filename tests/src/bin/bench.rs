@@ -1,0 +1,499 @@
+//! `signet-bench`: the table of `make bench`.
+//!
+//! Everything is measured side by side in one run, against the real peers of the lab. Figures are
+//! medians of `--runs` runs (10). Works with release builds of `signet` and `signetd` beside it.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use signet_tests::{
+    Home, Lab, Run as _,
+    bench::{
+        collection::Collection,
+        cost::{self, Cost},
+        socket::{self, Publisher, notary},
+        table::{Table, memory, ratio, time},
+    },
+    lab::{REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE, built},
+};
+use signet_trust::{Algorithm, PrivateKey};
+
+#[derive(clap::Parser)]
+struct Options {
+    /// Runs of each command
+    #[arg(long, default_value_t = 10)]
+    runs: usize,
+    /// Seconds for each throughput figure
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Tags of the collections to sign in
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000, 50_000])]
+    tags: Vec<usize>,
+    /// Only these parts: primitive, socket, sign, verify, start
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+}
+
+fn main() -> Result<()> {
+    let options = <Options as clap::Parser>::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let lab = Lab::builder().notary().build();
+    if options.wants("primitive") {
+        print(&primitive()?)?;
+    }
+    if options.wants("socket") {
+        print(&runtime.block_on(sockets(&lab, &options))?)?;
+    }
+    if options.wants("sign") {
+        print(&signs(&runtime, &lab, &options)?)?;
+    }
+    if options.wants("verify") {
+        print(&verifies(&runtime, &lab, &options)?)?;
+    }
+    if options.wants("start") {
+        print(&starts(&lab, &options)?)?;
+    }
+    Ok(())
+}
+
+/// The bare operations, on this machine.
+fn primitive() -> Result<Table> {
+    let mut table = Table::new(
+        "Bare primitives, one thread",
+        &["algorithm", "sign", "verify"],
+    );
+    for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
+        let key = PrivateKey::generate(algorithm)?;
+        let message = [0x5a; 600];
+        let method = key.public().method();
+        let mut signing = Vec::new();
+        let mut verifying = Vec::new();
+        for _ in 0..2_000 {
+            let start = Instant::now();
+            let signature = key.sign(&message)?;
+            signing.push(start.elapsed());
+            let start = Instant::now();
+            key.public().verify(method, &message, &signature)?;
+            verifying.push(start.elapsed());
+        }
+        table.row(&[
+            algorithm.name(),
+            time(middle(signing)),
+            time(middle(verifying)),
+        ]);
+    }
+    Ok(table)
+}
+
+/// Signatures over the socket, beside `notary-signer` called by the same client.
+async fn sockets(lab: &Lab, options: &Options) -> Result<Table> {
+    let mut table = Table::new(
+        "Signatures over the socket, verified by agent and client, recorded before release",
+        &[
+            "who",
+            "algorithm",
+            "ledger",
+            "1 client: median",
+            "p99",
+            "16 clients: signatures/s",
+            "median",
+        ],
+    );
+    for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
+        for (place, parent) in [("disk", "/var/tmp"), ("tmpfs", "/dev/shm")] {
+            let dir = tempfile::Builder::new().prefix("sb").tempdir_in(parent)?;
+            let agent = OwnAgent::start(lab, dir.path())?;
+            let clients = publishers(&agent, algorithm).await?;
+            let (alone, together, rate) =
+                drive(clients, options, async |client| client.sign().await).await?;
+            table.row(&row("signet", algorithm, place, alone, together, rate));
+        }
+        let mut clients = Vec::new();
+        let name = if algorithm == Algorithm::P256 {
+            "ecdsa"
+        } else {
+            "ed25519"
+        };
+        for number in 0..CLIENTS {
+            clients
+                .push(notary::Signer::new(lab, name, &format!("docker.io/bench/s{number}")).await?);
+        }
+        let drive = drive(clients, options, async |client| {
+            client.sign(vec![0x5a; 600]).await
+        });
+        let (alone, together, rate) = drive.await?;
+        table.row(&row(
+            "notary-signer",
+            algorithm,
+            "none",
+            alone,
+            together,
+            rate,
+        ));
+    }
+    Ok(table)
+}
+
+/// An agent on a home of its own, unlocked.
+struct OwnAgent {
+    home: Home,
+    config: PathBuf,
+}
+
+impl OwnAgent {
+    fn start(lab: &Lab, dir: &Path) -> Result<Self> {
+        let config = lab.client_config();
+        let home = lab.home_with(&config);
+        // Only the ledger's place matters: the home is moved, the rest of the lab stays.
+        let place = dir.join("signet");
+        fs::rename(home.path(), &place)?;
+        std::os::unix::fs::symlink(&place, home.path())?;
+        Ok(Self { home, config })
+    }
+
+    fn import(&self, collection: &Collection) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        for file in collection.write_keys(dir.path())? {
+            self.home
+                .unattended()
+                .args(["--yes", "key", "import", "--store", "file"])
+                .arg(&file)
+                .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
+                .env(
+                    "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+                    REPOSITORY_PASSPHRASE,
+                )
+                .run()
+                .ok();
+        }
+        Ok(())
+    }
+
+    fn unlock(&self) {
+        self.home
+            .unattended()
+            .args(["unlock", "--for", "1h"])
+            .run()
+            .ok();
+    }
+
+    fn pid(&self) -> Result<u32> {
+        let pid = self.home.agent_pid().context("no agent runs")?;
+        Ok(pid.as_raw_nonzero().get().try_into()?)
+    }
+}
+
+async fn publishers(agent: &OwnAgent, algorithm: Algorithm) -> Result<Vec<Publisher>> {
+    let mut clients = Vec::new();
+    agent.home.unattended().args(["agent", "start"]).run().ok();
+    for number in 0..CLIENTS {
+        let channel = socket::connect(&agent.home.socket()).await?;
+        let gun = format!("docker.io/bench/c{number}");
+        let client = Publisher::new(channel, &gun, algorithm, now()?)?;
+        agent.import(client.collection())?;
+        clients.push(client);
+    }
+    agent.unlock();
+    Ok(clients)
+}
+
+/// One client alone, then all at once, each for some seconds.
+async fn drive<C: Send + 'static>(
+    mut clients: Vec<C>,
+    options: &Options,
+    sign: impl AsyncFn(&mut C) -> Result<Duration> + Copy + Send + 'static,
+) -> Result<(Vec<Duration>, Vec<Duration>, f64)> {
+    let span = Duration::from_secs(options.seconds);
+    for client in &mut clients {
+        sign(client).await?;
+    }
+    let mut alone = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < span {
+        alone.push(sign(&mut clients[0]).await?);
+    }
+    let start = Instant::now();
+    let runs = clients.iter_mut().map(|client| async move {
+        let mut took = Vec::new();
+        while start.elapsed() < span {
+            took.push(sign(client).await?);
+        }
+        anyhow::Ok(took)
+    });
+    let together = futures_util::future::try_join_all(runs).await?.concat();
+    let rate = together.len() as f64 / start.elapsed().as_secs_f64();
+    Ok((alone, together, rate))
+}
+
+fn row(
+    who: &str,
+    algorithm: Algorithm,
+    place: &str,
+    alone: Vec<Duration>,
+    together: Vec<Duration>,
+    rate: f64,
+) -> Vec<String> {
+    vec![
+        who.to_owned(),
+        algorithm.name(),
+        place.to_owned(),
+        time(middle(alone.clone())),
+        time(percentile(alone, 99)),
+        format!("{rate:.0}"),
+        time(middle(together)),
+    ]
+}
+
+/// A collection on the lab's server, its keys with signet and with notary, both caches warm.
+struct Scene {
+    agent: OwnAgent,
+    notary_dir: PathBuf,
+    gun: String,
+}
+
+impl Scene {
+    fn new(runtime: &tokio::runtime::Runtime, lab: &Lab, tags: usize) -> Result<Self> {
+        let gun = format!("127.0.0.1:5000/bench/of-{tags}");
+        let collection = Collection::new(&gun, Algorithm::P256, now()?)?;
+        runtime.block_on(collection.publish(lab.trust_server(), tags, now()?))?;
+        let notary_dir = lab.fresh_dir("n");
+        collection.write_keys(&notary_dir)?;
+        let config = lab.client_config();
+        let agent = OwnAgent {
+            home: lab.home_with(&config),
+            config,
+        };
+        agent.import(&collection)?;
+        agent.unlock();
+        let scene = Self {
+            agent,
+            notary_dir,
+            gun,
+        };
+        cost::of(&mut scene.notary(lab, "warm"), None)?;
+        cost::of(&mut scene.signet("warm"), None)?;
+        Ok(scene)
+    }
+
+    fn notary(&self, lab: &Lab, tag: &str) -> Command {
+        let mut command = lab.notary(&self.notary_dir);
+        command.args(["addhash", &self.gun, tag, "528", "--sha256", DIGEST, "-p"]);
+        command
+    }
+
+    fn signet(&self, tag: &str) -> Command {
+        let mut command = self.agent.home.signet();
+        command.args(["--no-input", "sign", "--size", "528"]);
+        command.arg(format!("{}:{tag}@sha256:{DIGEST}", self.gun));
+        command
+    }
+}
+
+/// `signet sign` beside `notary addhash -p`, each raising the same collection.
+fn signs(runtime: &tokio::runtime::Runtime, lab: &Lab, options: &Options) -> Result<Table> {
+    let mut table = Table::new(
+        "One tag signed and published: signet (command and agent together) beside notary",
+        &[
+            "tags",
+            "who",
+            "wall",
+            "CPU",
+            "peak memory",
+            "server's CPU",
+            "wall ratio",
+            "CPU ratio",
+            "memory ratio",
+        ],
+    );
+    for &tags in &options.tags {
+        let scene = Scene::new(runtime, lab, tags)?;
+        let agent = scene.agent.pid()?;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut server_ours, mut server_theirs) = (Vec::new(), Vec::new());
+        for run in 0..options.runs {
+            let tag = format!("run-{run}");
+            let server = server_cpu(lab)?;
+            ours.push(cost::of(&mut scene.signet(&tag), Some(agent))?);
+            server_ours.push(server_cpu(lab)?.saturating_sub(server));
+            let server = server_cpu(lab)?;
+            theirs.push(cost::of(&mut scene.notary(lab, &tag), None)?);
+            server_theirs.push(server_cpu(lab)?.saturating_sub(server));
+        }
+        let (ours, theirs) = (cost::median(ours), cost::median(theirs));
+        table.row(&cells(
+            tags,
+            "signet sign",
+            ours,
+            middle(server_ours),
+            Some(theirs),
+        ));
+        table.row(&cells(
+            tags,
+            "notary addhash -p",
+            theirs,
+            middle(server_theirs),
+            None,
+        ));
+    }
+    Ok(table)
+}
+
+fn cells(
+    tags: usize,
+    who: &str,
+    run: Cost,
+    server: Duration,
+    against: Option<Cost>,
+) -> Vec<String> {
+    let mut cells = vec![
+        tags.to_string(),
+        who.to_owned(),
+        time(run.wall),
+        time(run.cpu),
+        memory(run.peak),
+        time(server),
+    ];
+    if let Some(other) = against {
+        cells.push(ratio(run.wall.as_secs_f64(), other.wall.as_secs_f64()));
+        cells.push(ratio(run.cpu.as_secs_f64(), other.cpu.as_secs_f64()));
+        cells.push(ratio(run.peak as f64, other.peak as f64));
+    }
+    cells
+}
+
+/// `signet verify` beside `docker trust inspect`.
+fn verifies(runtime: &tokio::runtime::Runtime, lab: &Lab, options: &Options) -> Result<Table> {
+    let mut table = Table::new(
+        "Asking for one signed tag of a collection with one tag",
+        &["who", "wall", "CPU", "peak memory"],
+    );
+    let scene = Scene::new(runtime, lab, 2)?;
+    let image = format!("{}:warm", scene.gun);
+    let mut verify = Vec::new();
+    let mut inspect = Vec::new();
+    for _ in 0..options.runs {
+        verify.push(cost::of(
+            scene.agent.home.signet().args(["verify", &image]),
+            None,
+        )?);
+        let cli = *signet_tests::Cli::all()
+            .first()
+            .context("no docker command")?;
+        let mut docker = lab.docker_trusted(cli, &scene.agent.config);
+        inspect.push(cost::of(docker.args(["trust", "inspect", &image]), None)?);
+    }
+    for (who, runs) in [("signet verify", verify), ("docker trust inspect", inspect)] {
+        let run = cost::median(runs);
+        table.row(&[
+            who.to_owned(),
+            time(run.wall),
+            time(run.cpu),
+            memory(run.peak),
+        ]);
+    }
+    Ok(table)
+}
+
+/// Start-up, and what an idle agent holds.
+fn starts(lab: &Lab, options: &Options) -> Result<Table> {
+    let mut table = Table::new("Start", &["what", "figure"]);
+    let mut version = Vec::new();
+    for _ in 0..options.runs {
+        let mut command = Command::new(built("signet"));
+        version.push(cost::of(
+            command.arg("--version").stdin(Stdio::null()),
+            None,
+        )?);
+    }
+    table.row(&[
+        "signet --version".to_owned(),
+        time(cost::median(version).wall),
+    ]);
+    let mut answers = Vec::new();
+    let mut resident = Vec::new();
+    for _ in 0..options.runs {
+        let home = lab.home();
+        let start = Instant::now();
+        let mut agent = home
+            .signetd()
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        while std::os::unix::net::UnixStream::connect(home.socket()).is_err() {
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("signetd does not answer");
+            }
+            std::thread::yield_now();
+        }
+        home.signet().args(["status", "--json"]).run().ok();
+        answers.push(start.elapsed());
+        resident.push(cost::resident_of(agent.id())?);
+        home.signet().args(["agent", "stop"]).run().ok();
+        agent.wait()?;
+    }
+    table.row(&[
+        "agent start to first `signet status`".to_owned(),
+        time(middle(answers)),
+    ]);
+    resident.sort_unstable();
+    table.row(&[
+        "agent resident, idle".to_owned(),
+        memory(resident[resident.len() / 2]),
+    ]);
+    Ok(table)
+}
+
+/// CPU time of notary-server and notary-signer so far.
+fn server_cpu(lab: &Lab) -> Result<Duration> {
+    let mut total = Duration::ZERO;
+    for pid in lab.pids() {
+        total += cost::cpu_of(pid)?;
+    }
+    Ok(total)
+}
+
+fn middle(times: Vec<Duration>) -> Duration {
+    percentile(times, 50)
+}
+
+fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
+    times.sort_unstable();
+    times
+        .get(times.len() * percent / 100)
+        .copied()
+        .unwrap_or_default()
+}
+
+fn now() -> Result<i64> {
+    Ok(SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs()
+        .try_into()?)
+}
+
+fn print(table: &Table) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(table.render().as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Clients at once, each on a collection of its own.
+const CLIENTS: usize = 16;
+
+/// A manifest digest, as good as any.
+const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
