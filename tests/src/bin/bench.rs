@@ -158,11 +158,7 @@ struct OwnAgent {
 impl OwnAgent {
     fn start(lab: &Lab, dir: &Path) -> Result<Self> {
         let config = lab.client_config();
-        let home = lab.home_with(&config);
-        // Only the ledger's place matters: the home is moved, the rest of the lab stays.
-        let place = dir.join("signet");
-        fs::rename(home.path(), &place)?;
-        std::os::unix::fs::symlink(&place, home.path())?;
+        let home = lab.home_at(dir.to_path_buf(), &config);
         Ok(Self { home, config })
     }
 

@@ -45,7 +45,15 @@ impl Lab {
     /// When the lab's directory cannot be written.
     #[must_use]
     pub fn home_with(&self, docker_config: &Path) -> Home {
-        let dir = self.fresh_dir("u");
+        self.home_at(self.fresh_dir("u"), docker_config)
+    }
+
+    /// A new home in an empty directory that is not the lab's: on another file system, say.
+    ///
+    /// # Panics
+    /// When the directory cannot be written.
+    #[must_use]
+    pub fn home_at(&self, dir: PathBuf, docker_config: &Path) -> Home {
         for sub in ["run", "signet"] {
             let sub = dir.join(sub);
             fs::create_dir(&sub).expect("the lab's directory is ours");
