@@ -1,6 +1,8 @@
 //! The agent as the command sees it: a connection that was checked before its first byte.
 
+pub(crate) mod change;
 mod connect;
+pub(crate) mod find;
 pub(crate) mod prompt;
 mod start;
 
@@ -12,8 +14,9 @@ use tonic::transport::Channel;
 
 use crate::failure::Failure;
 
+pub(crate) use change::change;
 pub(crate) use connect::{Tolerance, connect};
-pub(crate) use start::{connect_or_start, program};
+pub(crate) use start::{connect_or_start, in_foreground};
 
 /// A connection to the agent. Clones share it.
 #[derive(Clone, Debug)]

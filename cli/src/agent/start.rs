@@ -2,7 +2,7 @@
 //!
 //! The program is taken from this one's own directory or from the place it was built for, never
 //! from `PATH`, and only where nobody else may write. It is given a small environment and `/` as
-//! its directory; `--daemon` makes it leave this session and close every descriptor it inherited.
+//! its directory; `--background` makes it leave this session and close every descriptor it inherited.
 //! Its stderr is a pipe until it is ready, when it turns to `/dev/null`: the end of the pipe is the
 //! signal that it is ready, or else what stands in the pipe is why it is not. Several commands that
 //! start at once queue on a lock, and all but the first find the agent of the first.
@@ -12,9 +12,12 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -87,7 +90,7 @@ pub(crate) async fn connect_or_start(
 /// Runs the daemon and waits until it is ready.
 async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure> {
     let mut child = Command::new(program)
-        .arg("--daemon")
+        .arg("--background")
         .env_clear()
         .envs(environment())
         .current_dir("/")
@@ -109,10 +112,16 @@ async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure
     )
     .await
     .unwrap_or_else(|_| format!("it was not ready within {} seconds", START.as_secs()));
-    if let Some(agent) = await_agent(places, OTHERS_START).await? {
+    let ended = child.try_wait().ok().flatten();
+    // It ends well when another process is starting an agent for this home already.
+    let patience = if ended.is_some_and(|status| status.success()) {
+        START
+    } else {
+        OTHERS_START
+    };
+    if let Some(agent) = await_agent(places, patience).await? {
         return Ok(agent);
     }
-    let ended = ended(&mut child);
     let why = match (words.is_empty(), ended) {
         (false, _) => words,
         (true, Some(status)) => format!("it ended with {status}"),
@@ -126,8 +135,34 @@ async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure
     .fix("`signet agent run` runs it in the foreground, where it says more"))
 }
 
-fn ended(child: &mut Child) -> Option<std::process::ExitStatus> {
-    child.try_wait().ok().flatten()
+/// Becomes the daemon, in the foreground of this terminal.
+///
+/// Returns only when it could not be run.
+pub(crate) fn in_foreground() -> Failure {
+    // What a service manager hands to its services is for the daemon; secrets of the caller's
+    // environment are not.
+    const ALSO: [&str; 7] = [
+        "SIGNET_LOG",
+        "NOTIFY_SOCKET",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "TERM",
+        "NO_COLOR",
+        "TZ",
+    ];
+    let program = match program() {
+        Ok(program) => program,
+        Err(failure) => return failure,
+    };
+    let also = ALSO
+        .into_iter()
+        .filter_map(|name| Some((name, env::var_os(name)?)));
+    let error = Command::new(&program)
+        .env_clear()
+        .envs(environment())
+        .envs(also)
+        .exec();
+    Failure::file("run", &program, error).in_class(exit::NO_AGENT, "no_agent")
 }
 
 /// Connects, trying again for a while: the socket of an agent that another process started may
@@ -175,7 +210,7 @@ fn environment() -> impl Iterator<Item = (OsString, OsString)> {
 /// # Errors
 ///
 /// Exit 6: it is in neither place, or somebody else could have replaced it.
-pub(crate) fn program() -> Result<PathBuf, Failure> {
+fn program() -> Result<PathBuf, Failure> {
     let own = env::current_exe().and_then(|path| path.canonicalize());
     let beside = own
         .ok()

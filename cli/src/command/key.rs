@@ -1,8 +1,129 @@
-//! `signet key`.
+//! `signet key …`: keys of every store.
+//!
+//! The agent decides what a KEY argument means wherever something changes; only what is merely
+//! shown is looked up here.
 
-use crate::{Context, args::KeyArgs, failure::Failure};
+mod export;
+mod import;
+mod show;
 
-/// Runs it.
-pub(crate) async fn run(_args: KeyArgs, _ctx: &mut Context) -> Result<(), Failure> {
-    Err(Failure::new(1, "unfinished", "not written yet"))
+use serde_json::json;
+use signet_proto::v1::{
+    ChangeKeyPassphrase, GenerateKey, KeyDone, KeyInfo, LabelKey, RemoveKey, key_change::Change,
+};
+
+pub(crate) use show::{problems, table, to_json};
+
+use crate::{
+    Context,
+    agent::{change, find::describe},
+    args::{KeyArgs, KeyCommand, KeyGenerateArgs},
+    failure::Failure,
+    ui::text::escape,
+};
+
+/// Runs one of the verbs.
+pub(crate) async fn run(args: KeyArgs, ctx: &mut Context) -> Result<(), Failure> {
+    match args.command {
+        KeyCommand::List => show::list(ctx).await,
+        KeyCommand::Show(args) => show::one(&args.key, ctx).await,
+        KeyCommand::Generate(args) => generate(args, ctx).await,
+        KeyCommand::Import(args) => import::run(args, ctx).await,
+        KeyCommand::Export(args) => export::run(args, ctx).await,
+        KeyCommand::Label(args) => {
+            let wanted = Change::Label(LabelKey {
+                key: args.key,
+                label: args.label,
+            });
+            let key = key_of(change(ctx, wanted, &[]).await?);
+            let done = if key.label.is_empty() {
+                "without a label"
+            } else {
+                "labelled"
+            };
+            report(ctx, &key, done);
+            Ok(())
+        }
+        KeyCommand::Remove(args) => {
+            let key = key_of(change(ctx, Change::Remove(RemoveKey { key: args.key }), &[]).await?);
+            report(ctx, &key, "removed");
+            Ok(())
+        }
+        KeyCommand::Passphrase(args) => {
+            let wanted = Change::KeyPassphrase(ChangeKeyPassphrase { key: args.key });
+            let key = key_of(change(ctx, wanted, &[]).await?);
+            report(ctx, &key, "passphrase changed");
+            Ok(())
+        }
+        KeyCommand::Move(_) | KeyCommand::Revive(_) => {
+            unreachable!("reserved names are refused before a command runs")
+        }
+    }
+}
+
+async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failure> {
+    if args.pin_policy.is_some() || args.touch_policy.is_some() {
+        return Err(Failure::usage(
+            "--pin-policy and --touch-policy are for cards, which this release does not have",
+        ));
+    }
+    if matches!(args.role.as_str(), "targets" | "snapshot") && args.gun.is_none() {
+        return Err(
+            Failure::usage(format!("a {} key is for one repository", args.role))
+                .fix("--gun docker.io/me/app"),
+        );
+    }
+    let wanted = Change::Generate(GenerateKey {
+        role: args.role,
+        gun: args.gun.unwrap_or_default(),
+        store: store(args.store)?,
+        algorithm: args
+            .algorithm
+            .map_or("", |algorithm| algorithm.as_str())
+            .to_owned(),
+        label: args.label.unwrap_or_default(),
+    });
+    let key = key_of(change(ctx, wanted, &[]).await?);
+    if ctx.ui.is_json() {
+        ctx.ui.json(&json!({ "v": 1, "key": to_json(&key) }));
+    } else {
+        ctx.ui.data(&key.key_id);
+        ctx.ui
+            .say(format_args!("made {}{}", describe(&key), at(&key)));
+    }
+    Ok(())
+}
+
+/// Checks a STORE argument; empty: the agent's default.
+pub(crate) fn store(store: Option<String>) -> Result<String, Failure> {
+    match store.as_deref() {
+        None => Ok(String::new()),
+        Some("file" | "docker") => Ok(store.unwrap_or_default()),
+        Some(other) if other.starts_with("piv") || other.starts_with("pkcs11") => Err(
+            Failure::usage(format!("the store {other} is not in this release")),
+        ),
+        Some(other) => Err(Failure::usage(format!("{} is no store", escape(other)))
+            .fix("--store file (the keyring) or --store docker (Docker's own directory)")),
+    }
+}
+
+/// The key that a change was about.
+fn key_of(done: KeyDone) -> KeyInfo {
+    done.key.unwrap_or_default()
+}
+
+fn at(key: &KeyInfo) -> String {
+    if key.path.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", escape(&key.path))
+    }
+}
+
+fn report(ctx: &Context, key: &KeyInfo, done: &str) {
+    if ctx.ui.is_json() {
+        ctx.ui.json(&json!({ "v": 1, "key": to_json(key) }));
+    } else {
+        ctx.ui.say(format_args!("{done}: {}", describe(key)));
+    }
 }

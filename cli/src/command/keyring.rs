@@ -1,8 +1,59 @@
-//! `signet keyring`.
+//! `signet keyring passphrase`, `rotate`: what opens the native key store.
 
-use crate::{Context, args::KeyringArgs, failure::Failure};
+use serde_json::json;
+use signet_proto::v1::{ChangeKeyringPassphrase, RotateKeyring, key_change::Change};
 
-/// Runs it.
-pub(crate) async fn run(_args: KeyringArgs, _ctx: &mut Context) -> Result<(), Failure> {
-    Err(Failure::new(1, "unfinished", "not written yet"))
+use crate::{
+    Context,
+    agent::change,
+    args::{KeyringArgs, KeyringCommand},
+    failure::Failure,
+};
+
+/// Runs one of the verbs.
+pub(crate) async fn run(args: KeyringArgs, ctx: &mut Context) -> Result<(), Failure> {
+    match args.command {
+        KeyringCommand::Passphrase(which) => {
+            let root = which.root;
+            let wanted = Change::KeyringPassphrase(ChangeKeyringPassphrase { root });
+            change(ctx, wanted, &[]).await?;
+            if ctx.ui.is_json() {
+                ctx.ui.json(&json!({ "v": 1, "keyring": name(root) }));
+            } else {
+                ctx.ui.say(format_args!(
+                    "the passphrase of the {} is changed; copies of {} made before still open with \
+                     the old one (`signet keyring rotate` makes them useless for new keys)",
+                    words(root),
+                    file(root)
+                ));
+            }
+        }
+        KeyringCommand::Rotate(which) => {
+            let root = which.root;
+            let done = change(ctx, Change::KeyringRotate(RotateKeyring { root }), &[]).await?;
+            if ctx.ui.is_json() {
+                ctx.ui
+                    .json(&json!({ "v": 1, "keyring": name(root), "keys": done.count }));
+            } else {
+                ctx.ui.say(format_args!(
+                    "the {} has a new identity, and {} keys are encrypted for it",
+                    words(root),
+                    done.count
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+const fn name(root: bool) -> &'static str {
+    if root { "root" } else { "repository" }
+}
+
+const fn words(root: bool) -> &'static str {
+    if root { "root keyring" } else { "keyring" }
+}
+
+const fn file(root: bool) -> &'static str {
+    if root { "root.age" } else { "keyring.age" }
 }

@@ -1,8 +1,185 @@
-//! `signet status`.
+//! `signet status`: one screen.
 
-use crate::{Context, failure::Failure};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Runs it.
-pub(crate) async fn run(_ctx: &mut Context) -> Result<(), Failure> {
-    Err(Failure::new(1, "unfinished", "not written yet"))
+use serde_json::{Value, json};
+use signet_proto::v1::{CollectionInfo, ListKeysReply, StatusReply, StatusRequest};
+
+use super::key;
+use crate::{
+    Context,
+    failure::Failure,
+    ui::text::{columns, escape, local_time, rfc3339, span},
+};
+
+/// Expiries nearer than this are shown.
+const SOON: i64 = 90 * 86_400;
+
+/// Shows agent, keys, expiries and warnings.
+pub(crate) async fn run(ctx: &mut Context) -> Result<(), Failure> {
+    // Whatever answers is worth showing, even when it serves another home.
+    let agent = match ctx.running_agent().await? {
+        Some(agent) => agent,
+        None => ctx.agent().await?,
+    };
+    let status = agent.daemon().status(StatusRequest {}).await?.into_inner();
+    let keys = agent.list_keys(ctx.docker_dir()).await?;
+    if ctx.ui.is_json() {
+        ctx.ui.json(&to_json(ctx, &status, &keys));
+    } else {
+        print(ctx, &status, &keys);
+    }
+    Ok(())
+}
+
+/// The trust server that applies, where one is set for every registry.
+fn server(ctx: &Context) -> Option<String> {
+    let variable = || std::env::var("DOCKER_CONTENT_TRUST_SERVER").ok();
+    ctx.globals
+        .server
+        .clone()
+        .or_else(variable)
+        .filter(|server| !server.is_empty())
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn expires_soon(collection: &CollectionInfo, now: i64) -> bool {
+    collection.expires != 0 && collection.expires < now.saturating_add(SOON)
+}
+
+/// Warnings of the agent, and those that only the command can see.
+fn warnings(ctx: &Context, status: &StatusReply) -> Vec<String> {
+    let mut all = status.warnings.clone();
+    let home = status.agent.as_ref().map_or("", |agent| &agent.home);
+    let own = ctx
+        .places
+        .home
+        .canonicalize()
+        .unwrap_or_else(|_| ctx.places.home.clone());
+    if std::path::Path::new(home) != ctx.places.home && std::path::Path::new(home) != own {
+        all.push(format!(
+            "the agent that answers serves {home}, but this command's home is {}; other commands \
+             will refuse",
+            ctx.places.home.display()
+        ));
+    }
+    if status.same_passphrase {
+        all.push(
+            "keyring and root keyring open with the same passphrase; `signet keyring passphrase \
+             --root` changes one"
+                .into(),
+        );
+    }
+    all
+}
+
+fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
+    let now = now();
+    let agent = status.agent.clone().unwrap_or_default();
+    let keyring = match (status.keyring_exists, status.unlocked) {
+        (false, _) => "none yet; made with the first key".to_owned(),
+        (true, false) => "locked".to_owned(),
+        (true, true) => format!(
+            "unlocked until {} ({})",
+            local_time(status.unlocked_until),
+            span(status.unlocked_until.saturating_sub(now))
+        ),
+    };
+    let server = server(ctx).unwrap_or_else(|| "the one of each registry".into());
+    let mut rows = vec![
+        vec![
+            "agent".into(),
+            format!(
+                "signetd {}, pid {}, for {}",
+                escape(&agent.version),
+                agent.pid,
+                span(now.saturating_sub(status.started_at))
+            ),
+        ],
+        vec!["home".into(), escape(&agent.home)],
+        vec!["docker keys".into(), escape(&agent.docker_dir)],
+        vec!["keyring".into(), keyring],
+        vec!["new keys go to".into(), escape(&status.default_store)],
+        vec!["trust server".into(), escape(&server)],
+        vec![
+            "log".into(),
+            match status.log_entries {
+                0 => "empty".into(),
+                count => {
+                    let head = hex::encode(&status.log_head);
+                    format!("{count} entries, head {}", head.get(..16).unwrap_or(&head))
+                }
+            },
+        ],
+    ];
+    for collection in status
+        .collections
+        .iter()
+        .filter(|one| expires_soon(one, now))
+    {
+        let left = collection.expires.saturating_sub(now);
+        let when = if left < 0 {
+            format!("expired {} ago", span(-left))
+        } else {
+            format!("in {}, {}", span(left), local_time(collection.expires))
+        };
+        let role = escape(&collection.expires_role);
+        rows.push(vec![
+            "expires".into(),
+            format!("{} {role}: {when}", escape(&collection.gun)),
+        ]);
+    }
+    for line in columns(&rows) {
+        ctx.ui.data(line);
+    }
+    if !keys.keys.is_empty() {
+        ctx.ui.data("");
+    }
+    for line in key::table(&keys.keys) {
+        ctx.ui.data(line);
+    }
+    key::problems(ctx, &keys.keys, &keys.problems);
+    for warning in warnings(ctx, status) {
+        ctx.ui.warn(escape(&warning));
+    }
+}
+
+fn to_json(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) -> Value {
+    let agent = status.agent.clone().unwrap_or_default();
+    json!({
+        "v": 1,
+        "agent": {
+            "version": agent.version,
+            "pid": agent.pid,
+            "home": agent.home,
+            "docker_dir": agent.docker_dir,
+            "socket": ctx.places.socket.display().to_string(),
+            "started": rfc3339(status.started_at),
+        },
+        "keyring": {
+            "exists": status.keyring_exists,
+            "unlocked": status.unlocked,
+            "until": rfc3339(status.unlocked_until),
+            "same_passphrase": status.same_passphrase,
+        },
+        "default_store": status.default_store,
+        "server": server(ctx),
+        "keys": keys.keys.iter().map(key::to_json).collect::<Vec<_>>(),
+        "problems": keys.problems,
+        "collections": status.collections.iter().map(|one| json!({
+            "gun": one.gun,
+            "lineage": hex::encode(&one.lineage),
+            "published": one.published,
+            "expires": rfc3339(one.expires),
+            "expires_role": (!one.expires_role.is_empty()).then_some(&one.expires_role),
+        })).collect::<Vec<_>>(),
+        "log": { "entries": status.log_entries, "head": hex::encode(&status.log_head) },
+        "warnings": warnings(ctx, status),
+    })
 }

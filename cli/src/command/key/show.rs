@@ -1,0 +1,220 @@
+//! `signet key list`, `show`.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use signet_proto::v1::{KeyInfo, PublicKey};
+
+use crate::{
+    Context,
+    agent::find::find,
+    failure::Failure,
+    ui::text::{columns, escape, local_time, rfc3339, short_id},
+};
+
+/// Prints every key.
+pub(crate) async fn list(ctx: &mut Context) -> Result<(), Failure> {
+    let agent = ctx.agent().await?;
+    let reply = agent.list_keys(ctx.docker_dir()).await?;
+    if ctx.ui.is_json() {
+        ctx.ui.json(&json!({
+            "v": 1,
+            "keys": reply.keys.iter().map(to_json).collect::<Vec<_>>(),
+            "problems": reply.problems,
+        }));
+        return Ok(());
+    }
+    for line in table(&reply.keys) {
+        ctx.ui.data(line);
+    }
+    if reply.keys.is_empty() {
+        ctx.ui
+            .say("no keys; the first `signet push` makes them, `signet key import` takes them in");
+    }
+    problems(ctx, &reply.keys, &reply.problems);
+    Ok(())
+}
+
+/// Prints one key with all that is known of it.
+pub(crate) async fn one(name: &str, ctx: &mut Context) -> Result<(), Failure> {
+    let agent = ctx.agent().await?;
+    let reply = agent.list_keys(ctx.docker_dir()).await?;
+    let key = find(&reply.keys, name)?;
+    if ctx.ui.is_json() {
+        ctx.ui.json(&json!({ "v": 1, "key": to_json(key) }));
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: &str| {
+        if !value.is_empty() {
+            rows.push(vec![name.to_owned(), escape(value)]);
+        }
+    };
+    row("key", &key.key_id);
+    for id in &key.other_ids {
+        row("certificate", id);
+    }
+    row("role", &key.role);
+    row("repository", &key.gun);
+    row("label", &key.label);
+    row("store", &key.store);
+    row("algorithm", &key.algorithm);
+    row("state", &key.state);
+    if key.enrolled_at != 0 {
+        row("enrolled", &local_time(key.enrolled_at));
+    }
+    row("file", &key.path);
+    if !key.encrypted && !key.path.is_empty() {
+        row("encrypted", "no: whoever can read the file has the key");
+    }
+    for gun in &key.used_by {
+        row("signs", gun);
+    }
+    if key.used_opaque {
+        row("opaque", "it has signed what could not be read");
+    }
+    row("problem", &key.problem);
+    for line in columns(&rows) {
+        ctx.ui.data(line);
+    }
+    if let Some(pem) = key.public.as_ref().and_then(public_pem) {
+        ctx.ui.data(pem.trim_end());
+    }
+    Ok(())
+}
+
+/// The keys, one a line below a head; nothing for no keys.
+pub(crate) fn table(keys: &[KeyInfo]) -> Vec<String> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let head = [
+        "KEY",
+        "ROLE",
+        "REPOSITORY",
+        "STORE",
+        "ALGORITHM",
+        "STATE",
+        "LABEL",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let or_dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            escape(text)
+        }
+    };
+    for key in keys {
+        rows.push(vec![
+            short_id(&key.key_id).to_owned(),
+            or_dash(&key.role),
+            or_dash(&key.gun),
+            or_dash(&key.store),
+            or_dash(&key.algorithm),
+            or_dash(&key.state),
+            escape(&key.label),
+        ]);
+    }
+    columns(&rows)
+}
+
+/// Says what is wrong with keys and stores.
+pub(crate) fn problems(ctx: &Context, keys: &[KeyInfo], problems: &[String]) {
+    for key in keys.iter().filter(|key| !key.problem.is_empty()) {
+        ctx.ui.warn(format_args!(
+            "key {}: {}",
+            short_id(&key.key_id),
+            escape(&key.problem)
+        ));
+    }
+    for problem in problems {
+        ctx.ui.warn(escape(problem));
+    }
+}
+
+/// A key as scripts see it.
+pub(crate) fn to_json(key: &KeyInfo) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": key.key_id,
+        "other_ids": key.other_ids,
+        "role": text(&key.role),
+        "gun": text(&key.gun),
+        "label": text(&key.label),
+        "store": key.store,
+        "algorithm": text(&key.algorithm),
+        "state": key.state,
+        "enrolled": rfc3339(key.enrolled_at),
+        "encrypted": key.encrypted,
+        "path": text(&key.path),
+        "problem": text(&key.problem),
+        "used_opaque": key.used_opaque,
+        "used_by": key.used_by,
+        "public": key.public.as_ref().map(|public| json!({
+            "type": public.key_type,
+            "pem": public_pem(public),
+        })),
+    })
+}
+
+/// `PUBLIC KEY` PEM, where the public part is SubjectPublicKeyInfo or a certificate already.
+fn public_pem(public: &PublicKey) -> Option<String> {
+    match public.key_type.as_str() {
+        "ecdsa" | "rsa" => {
+            let body = STANDARD.encode(&public.public);
+            let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+            for line in body.as_bytes().chunks(64) {
+                pem.extend(line.iter().map(|byte| char::from(*byte)));
+                pem.push('\n');
+            }
+            pem.push_str("-----END PUBLIC KEY-----\n");
+            Some(pem)
+        }
+        "ecdsa-x509" | "rsa-x509" => String::from_utf8(public.public.clone()).ok(),
+        // Raw bytes, in notary's documents; `key export --public` writes them as PEM.
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> KeyInfo {
+        KeyInfo {
+            key_id: "ab".repeat(32),
+            role: "targets".into(),
+            gun: "reg/app".into(),
+            store: "file".into(),
+            algorithm: "p256".into(),
+            state: "enrolled".into(),
+            ..KeyInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_head_and_dashes_for_what_is_unknown() {
+        let odd = KeyInfo {
+            key_id: "cd".repeat(32),
+            label: "x\x1b".into(),
+            ..KeyInfo::default()
+        };
+        let table = table(&[key(), odd]);
+        assert_eq!(
+            table[1],
+            "ababababab  targets  reg/app     file   p256       enrolled"
+        );
+        assert!(
+            table[2].starts_with("cdcdcdcdcd  -") && table[2].ends_with("x\\u{1b}"),
+            "{table:?}"
+        );
+    }
+
+    #[test]
+    fn json_has_null_for_what_is_unknown() {
+        let json = to_json(&key());
+        assert_eq!(json["label"], Value::Null);
+        assert_eq!(json["enrolled"], Value::Null);
+        assert_eq!(json["role"], "targets");
+    }
+}
