@@ -17,17 +17,19 @@ fn sign(home: &Home, tag: &str) -> Command {
 
 /// Waits for the next question for a passphrase and returns everything shown with it.
 fn question(terminal: &mut Terminal) -> String {
-    terminal.expect(r"(?i)passphrase[^\n]*: ?")
+    terminal.expect(r"(New passphrase for [^:\n]*|Passphrase of [^:\n]*|The same once more): ")
 }
 
 /// Makes keyrings and a repository, everything typed.
 fn first_signature(home: &Home) -> String {
     let mut terminal = Terminal::start(sign(home, "v1"));
     // Two new secrets, each typed twice, in whatever order they are asked for.
-    for _ in 0..4 {
-        let asked = question(&mut terminal);
-        let last = asked.lines().last().unwrap_or_default().to_lowercase();
-        terminal.type_line(if last.contains("root") { ROOT } else { KEYRING });
+    for _ in 0..2 {
+        let root = question(&mut terminal).ends_with("for the root keyring: ");
+        let secret = if root { ROOT } else { KEYRING };
+        terminal.type_line(secret);
+        question(&mut terminal);
+        terminal.type_line(secret);
     }
     terminal.exits(0)
 }
