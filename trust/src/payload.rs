@@ -1,17 +1,16 @@
 //! What a request asks to sign: bytes → payload, base and payload → change → words.
 
+mod change;
 mod escape;
+mod summary;
 
 use sha2::{Digest, Sha256};
 
-pub use self::escape::escape;
+pub use self::{change::change_digest, escape::escape, summary::summarise};
 use crate::{
-    base::VerifiedBase,
     document::{Document, DocumentError},
-    gun::Gun,
     key::KeyId,
     role::RoleName,
-    time::UnixTime,
 };
 
 /// The bytes of one item, read.
@@ -86,28 +85,4 @@ pub struct Item {
 pub struct Summary {
     /// Lines without line ends.
     pub lines: Vec<String>,
-}
-
-/// Puts the difference between base and payloads into words.
-///
-/// Known and claimed are told apart: without a base, or for a role that the base does not know,
-/// lines say "claimed" and "compared with nothing". `label` gives the label of a key, if it has one.
-#[must_use]
-pub fn summarise(
-    gun: &Gun,
-    base: Option<&VerifiedBase>,
-    items: &[Item],
-    now: UnixTime,
-    label: &dyn Fn(&KeyId) -> Option<String>,
-) -> Summary {
-    let _ = (gun, base, items, now, label);
-    todo!()
-}
-
-/// Digest of the *change*: tags and digests, keys, thresholds, delegations, roles; not version,
-/// expiry or base. Consent binds to it (rules: a retry that differs only in those is covered).
-#[must_use]
-pub fn change_digest(base: Option<&VerifiedBase>, items: &[Item]) -> [u8; 32] {
-    let _ = (base, items);
-    todo!()
 }

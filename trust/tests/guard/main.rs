@@ -9,4 +9,5 @@ mod histories;
 mod rows;
 mod signers;
 mod steps;
+mod words;
 mod world;

@@ -47,7 +47,7 @@ fn released(server: &Server, version: u32, content: u8) -> (State, Mark) {
     let pass = ask(
         &history(server, state),
         Some(&server.base()),
-        &[item.clone()],
+        std::slice::from_ref(&item),
         &[],
     )
     .unwrap();
@@ -66,7 +66,13 @@ fn first_use_of_a_published_repository_is_recorded_and_said() {
     let base = server.verified(&[]).unwrap();
     assert_eq!(base.lineage(), None);
     let item = targets_item(&targets_document(9, 2));
-    let pass = ask(&History::default(), Some(&base), &[item.clone()], &[]).unwrap();
+    let pass = ask(
+        &History::default(),
+        Some(&base),
+        std::slice::from_ref(&item),
+        &[],
+    )
+    .unwrap();
     assert!(pass.new_lineage && pass.superseded_lineages.is_empty() && pass.overrides.is_empty());
     assert_eq!(pass.lineage, base.own_lineage());
     let known = &pass.state.roles[&RoleName::Targets];
