@@ -4,16 +4,20 @@
 //! fetched, snapshot and targets by hash from the cache or the server, roots one by one when the
 //! keys changed. The caller fetches and stores; nothing here does I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    document::{Root, Snapshot, Targets, Timestamp},
+    document::{Body, FileMeta, Root, Snapshot, Targets, Timestamp},
     gun::Gun,
     pin::Pin,
     role::RoleName,
     time::UnixTime,
-    verify::{Verified, VerifyError},
+    verify::{self, Raw, Verified, VerifyError, limit},
 };
+
+mod cache;
+mod roots;
+mod walk;
 
 /// What the cache held; any part may be absent.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +105,7 @@ pub struct Trusted {
 }
 
 /// Why an update ended without a collection.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
     /// A document that the chain needs is not there.
@@ -122,7 +126,9 @@ impl Trusted {
     /// The newest root.
     #[must_use]
     pub fn root(&self) -> &Verified<Root> {
-        self.root_chain.last().expect("a chain has at least one root")
+        self.root_chain
+            .last()
+            .expect("a chain has at least one root")
     }
 
     /// `targets`.
@@ -130,12 +136,93 @@ impl Trusted {
     pub fn top(&self) -> &Verified<Targets> {
         &self.targets[&RoleName::Targets]
     }
+
+    /// Whether the paths of a delegation, and of those above it, let it sign this tag (notary
+    /// `tuf/data/roles.go`, `RestrictChild`): readers pass over a tag that is listed all the same.
+    #[must_use]
+    pub fn admits(&self, role: &RoleName, tag: &str) -> bool {
+        self.paths(role)
+            .iter()
+            .any(|prefix| tag.starts_with(prefix))
+    }
+
+    /// Prefixes that a role may sign: those of its delegation that lie within its parent's.
+    fn paths(&self, role: &RoleName) -> Vec<&str> {
+        let Some(parent) = role.parent() else {
+            return if *role == RoleName::Targets {
+                vec![""]
+            } else {
+                Vec::new()
+            };
+        };
+        let above = self.paths(&parent);
+        let delegations = self
+            .targets
+            .get(&parent)
+            .map(|document| &document.doc().delegations);
+        let listed = delegations.and_then(|listed| {
+            listed
+                .roles
+                .iter()
+                .flatten()
+                .find(|found| found.name == *role)
+        });
+        listed.map_or(Vec::new(), |listed| {
+            let paths = listed.paths.iter().map(String::as_str);
+            paths
+                .filter(|path| above.iter().any(|prefix| path.starts_with(prefix)))
+                .collect()
+        })
+    }
 }
 
 /// One run of the workflow.
+///
+/// Never more than one fetch is under way, so that the whole of it is [`Update::step`] and
+/// [`Update::receive`] in turn until [`Step::Done`].
 #[derive(Debug)]
 pub struct Update {
-    _private: (),
+    gun: Gun,
+    options: Options,
+    stage: Stage,
+    /// From the anchor on; empty until a first root was accepted.
+    roots: Vec<Verified<Root>>,
+    /// Roots before the anchor, fetched for the agent.
+    history: Vec<Verified<Root>>,
+    cached: cache::Known,
+    timestamp: Option<Verified<Timestamp>>,
+    snapshot: Option<Verified<Snapshot>>,
+    targets: BTreeMap<RoleName, Verified<Targets>>,
+    /// Roles that the documents read so far list, to be looked for in the snapshot.
+    queue: VecDeque<RoleName>,
+    skipped: Vec<(RoleName, VerifyError)>,
+    /// The root was asked for again because something failed.
+    retried: bool,
+    offline: bool,
+    first_use: bool,
+    rotated: bool,
+}
+
+/// What the answer to the next fetch will be taken for.
+#[derive(Debug)]
+enum Stage {
+    /// The newest root: by the hash that the snapshot states, or whatever is current.
+    Root { stated: Option<FileMeta> },
+    /// A root between the last trusted one and the newest, which is too far ahead.
+    RootLink {
+        version: u32,
+        newest: Box<Raw<Root>>,
+    },
+    /// Always asked of the server.
+    Timestamp,
+    /// The one that the timestamp names.
+    Snapshot,
+    /// `targets` or a delegation, as the snapshot names it.
+    Targets(RoleName),
+    /// A root before the anchor.
+    History { version: u32 },
+    /// Nothing is left.
+    Done,
 }
 
 impl Update {
@@ -146,14 +233,67 @@ impl Update {
     /// When the cached root is not acceptable for this GUN (fatal, as in Go). Other cached files
     /// that do not verify are ignored.
     pub fn new(gun: Gun, cached: Cached, options: Options) -> Result<Self, UpdateError> {
-        let _ = (gun, cached, options);
-        todo!()
+        let mut update = Self {
+            gun,
+            options,
+            stage: Stage::Root { stated: None },
+            roots: Vec::new(),
+            history: Vec::new(),
+            cached: cache::Known::default(),
+            timestamp: None,
+            snapshot: None,
+            targets: BTreeMap::new(),
+            queue: VecDeque::from([RoleName::Targets]),
+            skipped: Vec::new(),
+            retried: false,
+            offline: false,
+            first_use: cached.root.is_none(),
+            rotated: false,
+        };
+        let Cached {
+            root,
+            timestamp,
+            snapshot,
+            targets,
+        } = cached;
+        if let Some(wire) = root {
+            let (gun, now) = (&update.gun, update.options.now);
+            // The root on disk is the pin: no other pinning is asked of it.
+            let root = verify::first_root(parse(&RoleName::Root, wire)?, gun, &Pin::FirstUse, now)?;
+            update.cached = cache::Known::read(gun, root.doc(), timestamp, snapshot, targets, now);
+            if !root.doc().expires.is_past(now) {
+                update.stage = Stage::Timestamp;
+            }
+            update.roots.push(root);
+        }
+        Ok(update)
     }
 
     /// What to do next.
     #[must_use]
     pub fn step(&self) -> Step {
-        todo!()
+        let fetch = |file, limit| Step::Fetch { file, limit };
+        let stated = |role: &RoleName, meta: &FileMeta| {
+            let limit = usize::try_from(meta.length)
+                .unwrap_or(usize::MAX)
+                .min(limit::ROLE);
+            fetch(File::ByHash(role.clone(), by_hash(meta)), limit)
+        };
+        match &self.stage {
+            Stage::Root { stated: Some(meta) } => stated(&RoleName::Root, meta),
+            Stage::Root { stated: None } => fetch(File::Current(RoleName::Root), limit::ROLE),
+            Stage::RootLink { version, .. } | Stage::History { version } => {
+                fetch(File::Version(*version, RoleName::Root), limit::ROLE)
+            }
+            Stage::Timestamp => fetch(File::Current(RoleName::Timestamp), limit::TIMESTAMP),
+            Stage::Snapshot => stated(&RoleName::Snapshot, self.stated_snapshot()),
+            Stage::Targets(role) => stated(
+                role,
+                self.stated(role)
+                    .expect("only roles of the snapshot are fetched"),
+            ),
+            Stage::Done => Step::Done,
+        }
     }
 
     /// Takes the answer to the last [`Step::Fetch`].
@@ -162,13 +302,80 @@ impl Update {
     ///
     /// When the collection cannot be trusted any more.
     pub fn receive(&mut self, fetched: Fetched) -> Result<(), UpdateError> {
-        let _ = fetched;
-        todo!()
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Root { stated } => self.receive_root(fetched, stated.as_ref()),
+            Stage::RootLink { version, newest } => self.receive_link(fetched, version, *newest),
+            Stage::History { version } => self.receive_history(fetched, version),
+            Stage::Timestamp => {
+                let taken = self.receive_timestamp(fetched);
+                self.go_on(taken)
+            }
+            Stage::Snapshot => {
+                let taken = self.receive_snapshot(fetched);
+                self.go_on(taken)
+            }
+            Stage::Targets(role) => {
+                let taken = self.receive_targets(&role, fetched);
+                self.go_on(taken)
+            }
+            Stage::Done => Ok(()),
+        }
     }
 
     /// The result, once [`Step::Done`] was said.
+    ///
+    /// # Panics
+    ///
+    /// When it was not, or when an error was returned before.
     #[must_use]
     pub fn finish(self) -> Trusted {
-        todo!()
+        let mut root_chain = self.history;
+        root_chain.extend(self.roots);
+        Trusted {
+            gun: self.gun,
+            root_chain,
+            timestamp: self.timestamp.expect("an update ends with a timestamp"),
+            snapshot: self.snapshot.expect("an update ends with a snapshot"),
+            targets: self.targets,
+            skipped: self.skipped,
+            offline: self.offline,
+            first_use: self.first_use,
+            rotated: self.rotated,
+        }
+    }
+
+    /// The newest trusted root.
+    fn root(&self) -> &Verified<Root> {
+        self.roots
+            .last()
+            .expect("a root is trusted before anything else is fetched")
+    }
+
+    fn stated_snapshot(&self) -> &FileMeta {
+        let timestamp = self
+            .timestamp
+            .as_ref()
+            .expect("the timestamp is read before the snapshot");
+        &timestamp.doc().meta[&RoleName::Snapshot]
+    }
+
+    /// What the snapshot says of a role.
+    fn stated(&self, role: &RoleName) -> Option<&FileMeta> {
+        self.snapshot.as_ref()?.doc().meta.get(role)
     }
 }
+
+/// Where the server has a file of these hashes.
+fn by_hash(meta: &FileMeta) -> String {
+    hex::encode(meta.hashes.get("sha256").unwrap_or_default())
+}
+
+fn parse<T: Body>(role: &RoleName, wire: Vec<u8>) -> Result<Raw<T>, VerifyError> {
+    Raw::parse(wire, limit::ROLE).map_err(|source| VerifyError::Unreadable {
+        role: role.clone(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -175,6 +175,13 @@ impl<T: Body> Raw<T> {
         role: &RoleName,
         signers: &Signers<'_>,
     ) -> Result<Verified<T>, VerifyError> {
+        self.check(role, signers)?;
+        Ok(Verified {
+            raw: Arc::new(self),
+        })
+    }
+
+    fn check(&self, role: &RoleName, signers: &Signers<'_>) -> Result<(), VerifyError> {
         let found = signers.count(self.canonical(), &self.signatures);
         let threshold = signers.threshold;
         if threshold == 0 || found < threshold {
@@ -184,9 +191,7 @@ impl<T: Body> Raw<T> {
                 threshold,
             });
         }
-        Ok(Verified {
-            raw: Arc::new(self),
-        })
+        Ok(())
     }
 }
 
@@ -241,6 +246,33 @@ impl<T: Body> Verified<T> {
     #[must_use]
     pub fn into_wire(self) -> Vec<u8> {
         Arc::try_unwrap(self.raw).map_or_else(|shared| shared.wire.clone(), |raw| raw.wire)
+    }
+}
+
+impl<T: Body> Verified<T> {
+    /// Asks again, of other signers than those that it was verified with.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Threshold`].
+    pub fn verify_again(&self, role: &RoleName, signers: &Signers<'_>) -> Result<(), VerifyError> {
+        self.raw.check(role, signers)
+    }
+}
+
+impl Verified<Root> {
+    /// Whether this root, trusted for another reason, also follows `previous`: see [`next_root`].
+    ///
+    /// # Errors
+    ///
+    /// As [`next_root`].
+    pub fn check_follows(
+        &self,
+        previous: &Self,
+        gun: &Gun,
+        now: UnixTime,
+    ) -> Result<(), VerifyError> {
+        check_next_root(&self.raw, previous, gun, now)
     }
 }
 
@@ -382,6 +414,16 @@ pub fn next_root(
     gun: &Gun,
     now: UnixTime,
 ) -> Result<Verified<Root>, VerifyError> {
+    check_next_root(&raw, previous, gun, now)?;
+    Ok(Verified { raw: Arc::new(raw) })
+}
+
+fn check_next_root(
+    raw: &Raw<Root>,
+    previous: &Verified<Root>,
+    gun: &Gun,
+    now: UnixTime,
+) -> Result<(), VerifyError> {
     let (version, seen) = (raw.body.version, previous.doc().version);
     if version <= seen {
         return Err(VerifyError::Rollback {
@@ -398,7 +440,7 @@ pub fn next_root(
             return Err(VerifyError::RootChain { version, by });
         }
     }
-    Ok(Verified { raw: Arc::new(raw) })
+    Ok(())
 }
 
 /// Whether `wire` is the file that `meta` describes (length, sha256, and sha512 where listed).
