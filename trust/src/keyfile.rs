@@ -16,13 +16,13 @@ mod public;
 
 use zeroize::Zeroizing;
 
-pub use self::{
-    legacy::{LegacyName, legacy_name},
-    public::{PublicFile, parse_public_pem},
-};
 use self::{
     crypt::{Pbes2, Prf},
     plain::{Broken, Tail},
+};
+pub use self::{
+    legacy::{LegacyName, legacy_name},
+    public::{PublicFile, parse_public_pem},
 };
 use crate::{
     key::{KeyError, KeyId},
@@ -76,7 +76,11 @@ pub enum KeyFileError {
 
 impl std::fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyFile({}, role {:?}, gun {:?})", self.label, self.role, self.gun)
+        write!(
+            f,
+            "KeyFile({}, role {:?}, gun {:?})",
+            self.label, self.role, self.gun
+        )
     }
 }
 
@@ -110,14 +114,20 @@ impl KeyFile {
         }
         let blocks = pem::blocks(text)?;
         if blocks.is_empty() && std::str::from_utf8(text).is_err() {
-            return Err(KeyFileError::Damaged("it is not a text file, but PEM is wanted"));
+            return Err(KeyFileError::Damaged(
+                "it is not a text file, but PEM is wanted",
+            ));
         }
         let files: Vec<_> = blocks
             .into_iter()
             .filter(|block| block.label.ends_with("PRIVATE KEY"))
             .map(Self::of_block)
             .collect::<Result<_, _>>()?;
-        if files.is_empty() { Err(KeyFileError::NoKey) } else { Ok(files) }
+        if files.is_empty() {
+            Err(KeyFileError::NoKey)
+        } else {
+            Ok(files)
+        }
     }
 
     fn of_block(block: pem::Block) -> Result<Self, KeyFileError> {
@@ -130,11 +140,21 @@ impl KeyFile {
             Some(headers.swap_remove(at).1).filter(|value| !value.is_empty())
         };
         let (role, gun, path) = (take("role"), take("gun"), take("path"));
-        Ok(Self { role, gun, path, label: block.label, headers, der: block.body })
+        Ok(Self {
+            role,
+            gun,
+            path,
+            label: block.label,
+            headers,
+            der: block.body,
+        })
     }
 
     fn header(&self, wanted: &str) -> Option<&str> {
-        self.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a passphrase is needed.
@@ -145,7 +165,9 @@ impl KeyFile {
 
     fn is_rfc1421(&self) -> bool {
         self.header("DEK-Info").is_some()
-            || self.header("Proc-Type").is_some_and(|kind| kind.ends_with("ENCRYPTED"))
+            || self
+                .header("Proc-Type")
+                .is_some_and(|kind| kind.ends_with("ENCRYPTED"))
     }
 
     /// False for a PBES2 file that declares another PRF than HMAC-SHA1, as OpenSSL writes by
@@ -161,7 +183,10 @@ impl KeyFile {
     #[must_use]
     pub fn rounds(&self) -> Option<u32> {
         let encrypted = self.label == "ENCRYPTED PRIVATE KEY";
-        encrypted.then(|| Pbes2::parse(&self.der).ok()).flatten().map(|pbes2| pbes2.rounds)
+        encrypted
+            .then(|| Pbes2::parse(&self.der).ok())
+            .flatten()
+            .map(|pbes2| pbes2.rounds)
     }
 
     /// Opens it.
@@ -187,11 +212,12 @@ impl KeyFile {
         if !self.is_rfc1421() {
             return self.content(&self.der, Tail::None).map_err(in_clear);
         }
-        let dek_info = self
-            .header("DEK-Info")
-            .ok_or(KeyFileError::Damaged("it is encrypted but has no DEK-Info header"))?;
+        let dek_info = self.header("DEK-Info").ok_or(KeyFileError::Damaged(
+            "it is encrypted but has no DEK-Info header",
+        ))?;
         let plaintext = crypt::rfc1421_decrypt(dek_info, &self.der, passphrase)?;
-        self.content(&plaintext, Tail::Padding).map_err(behind_passphrase)
+        self.content(&plaintext, Tail::Padding)
+            .map_err(behind_passphrase)
     }
 
     fn content(&self, bytes: &[u8], tail: Tail) -> Result<PrivateKey, Broken> {
@@ -212,9 +238,16 @@ impl KeyFile {
     /// `role`, `gun` and `path` are written as they are now.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let mut headers: Vec<(&str, &str)> =
-            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        for (name, value) in [("role", &self.role), ("gun", &self.gun), ("path", &self.path)] {
+        let mut headers: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        for (name, value) in [
+            ("role", &self.role),
+            ("gun", &self.gun),
+            ("path", &self.path),
+        ] {
             if let Some(value) = value {
                 headers.push((name, value));
             }
@@ -229,7 +262,11 @@ impl KeyFile {
     /// The ID found.
     pub fn check_id(key: &PrivateKey, expected: &KeyId) -> Result<(), KeyId> {
         let found = key.id();
-        if found == *expected { Ok(()) } else { Err(found) }
+        if found == *expected {
+            Ok(())
+        } else {
+            Err(found)
+        }
     }
 }
 
@@ -261,7 +298,9 @@ pub struct Nonces {
 fn headers<'a>(role: &'a str, gun: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
     let gun = gun.filter(|_| matches!(role, "targets" | "snapshot" | "timestamp"));
     let role = (!role.is_empty()).then_some(("role", role));
-    role.into_iter().chain(gun.map(|gun| ("gun", gun))).collect()
+    role.into_iter()
+        .chain(gun.map(|gun| ("gun", gun)))
+        .collect()
 }
 
 /// Writes an encrypted key file as Go does. Roles: `gun` is dropped unless the role is one of
@@ -282,7 +321,11 @@ pub fn write_encrypted(
 /// store.
 #[must_use]
 pub fn write_plain(key: &PrivateKey, role: &str, gun: Option<&str>) -> Zeroizing<String> {
-    pem::write("PRIVATE KEY", &headers(role, gun), &plain::encode_pkcs8(key))
+    pem::write(
+        "PRIVATE KEY",
+        &headers(role, gun),
+        &plain::encode_pkcs8(key),
+    )
 }
 
 /// Writes an export bundle: each key's block with a `path` header that names it, which is what
@@ -301,8 +344,9 @@ pub fn write_bundle(keys: &[(KeyId, &KeyFile)]) -> Zeroizing<String> {
         };
         blocks.push(named.to_pem());
     }
-    let mut bundle =
-        Zeroizing::new(String::with_capacity(blocks.iter().map(|block| block.len()).sum()));
+    let mut bundle = Zeroizing::new(String::with_capacity(
+        blocks.iter().map(|block| block.len()).sum(),
+    ));
     for block in &blocks {
         bundle.push_str(block);
     }
