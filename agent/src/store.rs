@@ -17,6 +17,19 @@ use crate::{
     presence::{NoSecret, Presence, RequestId},
 };
 
+pub(crate) mod ask;
+pub(crate) mod atomic;
+#[cfg(test)]
+mod contract;
+pub mod docker;
+pub mod file;
+pub mod hold;
+mod opened;
+
+pub use docker::DockerStore;
+pub use file::FileStore;
+pub use hold::Scope;
+
 /// A key as a store sees it, without asking anybody anything.
 #[derive(Clone, Debug)]
 pub struct StoredKey {
