@@ -1,0 +1,657 @@
+//! Changing a collection: fetch, edit, sign, upload, report; again when somebody was faster.
+//!
+//! The lock of the collection is held from fetching the base to the server's answer. A request is
+//! repeated on the same stream, so that the person is asked once.
+
+mod create;
+mod upload;
+
+use std::collections::{BTreeMap, HashSet};
+
+use signet_proto::v1::{self, part::Kind};
+use signet_trust::{
+    Gun, KeyId, RoleName,
+    document::{Hashes, Target, Targets},
+    edit::{Edit, EditError, SigningRequest, signable_roles},
+    pin::Pin,
+    update::{File, Trusted},
+    verify::{Raw, Verified, limit},
+};
+
+use super::{
+    cache::TufCache,
+    keys, lock,
+    session::{self, Part, Said, Session},
+    tags,
+    update::{self, Current, Wanted},
+};
+use crate::{
+    Context,
+    agent::AgentClient,
+    args::NewKeysArgs,
+    failure::{Failure, exit},
+    image::{Digest, Image},
+    net::{NetError, trust_server::TrustServer},
+};
+
+/// What is to be different afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A tag is signed.
+    Add {
+        tag: String,
+        digest: Digest,
+        /// Bytes of the manifest.
+        size: u64,
+    },
+    /// A tag, or with `None` every tag, is signed no more.
+    Remove { tag: Option<String> },
+    /// The collection exists.
+    Init,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Done {
+    /// Roles with their new versions.
+    pub(crate) versions: BTreeMap<RoleName, u32>,
+    /// Tags that were removed.
+    pub(crate) removed: Vec<String>,
+    /// Set when the collection was made in this run.
+    pub(crate) created: Option<CreatedKeys>,
+    /// Entries of the agent's log.
+    pub(crate) log_entries: Vec<u64>,
+}
+
+/// Keys of a new collection, by canonical ID.
+#[derive(Clone, Debug)]
+pub(crate) struct CreatedKeys {
+    pub(crate) root: String,
+    pub(crate) targets: String,
+}
+
+/// Tries before a run gives up against faster ones.
+const MAX_TRIES: u32 = 8;
+/// Fetches of a base that stays older than what the agent has seen.
+const MAX_STALE: u32 = 3;
+/// Smaller documents cost less sent than asked for.
+const BY_HASH_FROM: usize = 4 << 10;
+
+/// Makes a change and publishes it.
+///
+/// # Errors
+///
+/// Exit 1 after too many lost races or a server that went back, exit 3 for a base that is not to
+/// be trusted, otherwise as the agent, the server or the trust library say.
+pub(crate) async fn publish(
+    ctx: &mut Context,
+    image: &Image,
+    server: &TrustServer,
+    change: &Change,
+    new_keys: &NewKeysArgs,
+) -> Result<Done, Failure> {
+    let agent = ctx.agent().await?;
+    let _lock = lock::acquire(&ctx.places.home, &image.gun, &ctx.ui).await?;
+    let keys = agent.list_keys(ctx.docker_dir()).await?.keys;
+    let mut run = Run {
+        cache: TufCache::new(&ctx.places.docker, &image.gun),
+        held: keys::held(&keys),
+        agent,
+        keys,
+        image,
+        server,
+        change,
+        new_keys,
+        session: None,
+        all_inline: false,
+        refetched: false,
+        raised: BTreeMap::new(),
+        announced: false,
+    };
+    let mut stale = 0;
+    let mut last = String::new();
+    for _ in 0..MAX_TRIES {
+        let again = match run.attempt(ctx).await? {
+            Outcome::Done(done) => return Ok(done),
+            Outcome::Again(again) => again,
+        };
+        match again {
+            Again::Parts => run.all_inline = true,
+            Again::Version => {}
+            Again::Refetch => {
+                run.refetched = true;
+                server.bypass_caches();
+            }
+            Again::Race(message) => {
+                server.bypass_caches();
+                ctx.ui.say(format_args!(
+                    "{} was changed by somebody else meanwhile; signing the next version",
+                    image.gun
+                ));
+                last = message;
+            }
+            Again::Stale(reason) => {
+                server.bypass_caches();
+                stale += 1;
+                if stale >= MAX_STALE {
+                    return Err(went_back(server, &reason));
+                }
+                last = reason;
+            }
+        }
+    }
+    Err(Failure::new(
+        exit::FAILED,
+        "lost_race",
+        format!("{}: gave up after {MAX_TRIES} tries: {last}", image.gun),
+    )
+    .fix("run the command again when others are done"))
+}
+
+fn went_back(server: &TrustServer, reason: &str) -> Failure {
+    Failure::new(
+        exit::FAILED,
+        "stale_base",
+        format!(
+            "{}: still the same after {MAX_STALE} tries: {reason}",
+            server.url()
+        ),
+    )
+    .fix(
+        "a cache on the way may be behind: try later; if the server really went back \
+         (restored from a backup), --allow rollback accepts what it has now",
+    )
+    .rule("rollback")
+}
+
+/// One run of [`publish`].
+struct Run<'a> {
+    agent: AgentClient,
+    cache: TufCache,
+    image: &'a Image,
+    server: &'a TrustServer,
+    change: &'a Change,
+    new_keys: &'a NewKeysArgs,
+    keys: Vec<v1::KeyInfo>,
+    held: HashSet<KeyId>,
+    session: Option<Session>,
+    /// The agent lacked parts that it said it held.
+    all_inline: bool,
+    refetched: bool,
+    /// Versions that the guard named.
+    raised: BTreeMap<RoleName, u32>,
+    announced: bool,
+}
+
+enum Outcome {
+    Done(Done),
+    Again(Again),
+}
+
+enum Again {
+    Parts,
+    Race(String),
+    Refetch,
+    Stale(String),
+    /// The guard named another version.
+    Version,
+}
+
+impl Run<'_> {
+    async fn attempt(&mut self, ctx: &mut Context) -> Result<Outcome, Failure> {
+        let known = self.agent.collection(self.gun().as_str()).await?;
+        let wanted = Wanted {
+            pin: Pin::FirstUse,
+            for_write: true,
+            chain_from: known
+                .lineages
+                .iter()
+                .map(|lineage| lineage.root_version)
+                .min(),
+        };
+        match update::fetch(self.server, &self.cache, self.image, wanted).await? {
+            Current::Published(trusted) => self.change(ctx, &trusted, &known).await,
+            Current::Nothing(cached) => self.first_publish(ctx, &cached, &known).await,
+        }
+    }
+
+    /// The next version of a published collection.
+    async fn change(
+        &mut self,
+        ctx: &mut Context,
+        trusted: &Trusted,
+        known: &v1::CollectionReply,
+    ) -> Result<Outcome, Failure> {
+        self.announce(ctx, trusted);
+        let mut edit = Edit::of(trusted, update::now());
+        let mut done = Done::default();
+        let roles = self.apply(&mut edit, trusted, &mut done)?;
+        let unlisted = self.unlisted(trusted, &roles).await?;
+        for (role, wire) in &unlisted {
+            if let Ok(raw) = Raw::<Targets>::parse(wire.clone(), limit::ROLE) {
+                edit.set_version(role, raw.claimed().version.saturating_add(1));
+            }
+        }
+        for (role, version) in &self.raised {
+            edit.set_version(role, *version);
+        }
+        let requests = self.requests(&edit)?;
+        let (parts, inline) = self.base(trusted, &requests, &unlisted, known);
+        let start = v1::Start {
+            base: Some(v1::Base {
+                parts,
+                released: Vec::new(),
+            }),
+            step: Some(session::step(&requests)),
+            ..self.start(ctx)
+        };
+        let mut inline = inline;
+        inline.extend(requests.iter().map(|request| request.payload.clone()));
+        match self
+            .sign_first_step(ctx, start, inline, &mut edit, &requests, &mut done)
+            .await?
+        {
+            Some(again) => Ok(Outcome::Again(again)),
+            None => self.finish(ctx, edit, done).await,
+        }
+    }
+
+    fn gun(&self) -> &Gun {
+        &self.image.gun
+    }
+
+    /// First contact, skipped delegations: said once.
+    fn announce(&mut self, ctx: &Context, trusted: &Trusted) {
+        if std::mem::replace(&mut self.announced, true) {
+            return;
+        }
+        announce(ctx, self.server, trusted);
+    }
+
+    /// Puts the change into the edit; the roles that it touches.
+    fn apply(
+        &self,
+        edit: &mut Edit,
+        trusted: &Trusted,
+        done: &mut Done,
+    ) -> Result<Vec<RoleName>, Failure> {
+        let held = |id: &KeyId| self.held.contains(id);
+        match self.change {
+            Change::Init => Err(Failure::new(
+                exit::FAILED,
+                "exists",
+                format!(
+                    "{} has trust data already on {}",
+                    self.gun(),
+                    self.server.host()
+                ),
+            )
+            .fix(format!(
+                "sign a tag: signet sign {}",
+                self.image.with_tag("TAG")
+            ))),
+            Change::Add { tag, digest, size } => {
+                let roles =
+                    signable_roles(trusted, tag, &held).map_err(|error| self.explain(&error))?;
+                for role in &roles {
+                    edit.add(role, tag, target(digest, *size))
+                        .map_err(|error| self.explain(&error))?;
+                }
+                Ok(roles)
+            }
+            Change::Remove { tag } => {
+                let tags: Vec<String> = match tag {
+                    Some(tag) => vec![tag.clone()],
+                    None => {
+                        let mut tags: Vec<String> = tags::all(trusted)
+                            .into_iter()
+                            .map(|signed| signed.tag)
+                            .collect();
+                        tags.dedup();
+                        tags
+                    }
+                };
+                let mut touched = Vec::new();
+                for tag in tags {
+                    let roles = signable_roles(trusted, &tag, &held)
+                        .map_err(|error| self.explain(&error))?;
+                    let holding: Vec<RoleName> = roles
+                        .into_iter()
+                        .filter(|role| {
+                            trusted
+                                .targets
+                                .get(role)
+                                .is_some_and(|document| document.doc().targets.contains_key(&tag))
+                        })
+                        .collect();
+                    for role in holding.iter().cloned() {
+                        edit.remove(&role, &tag)
+                            .map_err(|error| self.explain(&error))?;
+                        if !touched.contains(&role) {
+                            touched.push(role);
+                        }
+                    }
+                    if !holding.is_empty() {
+                        done.removed.push(tag);
+                    }
+                }
+                if touched.is_empty() {
+                    let what = tag.as_ref().map_or_else(
+                        || format!("No tag of {} is signed", self.image.familiar()),
+                        |tag| format!("No trust data for {tag}"),
+                    );
+                    return Err(Failure::new(exit::UNTRUSTED, "not_signed", what));
+                }
+                Ok(touched)
+            }
+        }
+    }
+
+    /// What the server still serves of delegations that its snapshot does not list.
+    async fn unlisted(
+        &self,
+        trusted: &Trusted,
+        roles: &[RoleName],
+    ) -> Result<Vec<(RoleName, Vec<u8>)>, Failure> {
+        let mut found = Vec::new();
+        for role in roles {
+            if trusted.snapshot.doc().meta.contains_key(role) {
+                continue;
+            }
+            match self
+                .server
+                .get(&File::Current(role.clone()), limit::ROLE)
+                .await
+            {
+                Ok(wire) => found.push((role.clone(), wire)),
+                Err(NetError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    fn requests(&self, edit: &Edit) -> Result<Vec<SigningRequest>, Failure> {
+        let held = |id: &KeyId| self.held.contains(id);
+        edit.requests(&held).map_err(|error| self.explain(&error))
+    }
+
+    /// The base of a request: heads, and the bytes of those that go along.
+    fn base(
+        &self,
+        trusted: &Trusted,
+        requests: &[SigningRequest],
+        unlisted: &[(RoleName, Vec<u8>)],
+        known: &v1::CollectionReply,
+    ) -> (Vec<v1::Part>, Vec<Vec<u8>>) {
+        let mut parts = Vec::new();
+        for root in &trusted.root_chain {
+            parts.push(self.part(Kind::Root, &RoleName::Root, root.wire(), known));
+        }
+        let (timestamp, snapshot) = (&trusted.timestamp, &trusted.snapshot);
+        parts.push(self.part(
+            Kind::Timestamp,
+            &RoleName::Timestamp,
+            timestamp.wire(),
+            known,
+        ));
+        parts.push(self.part(Kind::Snapshot, &RoleName::Snapshot, snapshot.wire(), known));
+        let mut wanted = vec![RoleName::Targets];
+        for request in requests {
+            let above = std::iter::successors(Some(request.role.clone()), RoleName::parent);
+            wanted.extend(above.filter(RoleName::is_targets_like));
+        }
+        wanted.sort();
+        wanted.dedup();
+        for role in &wanted {
+            if let Some(document) = trusted.targets.get(role) {
+                parts.push(self.part(Kind::Targets, role, document.wire(), known));
+            }
+        }
+        for (role, wire) in unlisted {
+            parts.push(self.part(Kind::Unlisted, role, wire, known));
+        }
+        let inline = parts
+            .iter_mut()
+            .filter_map(|part| part.inline.take())
+            .collect();
+        (parts.into_iter().map(|part| part.head).collect(), inline)
+    }
+
+    fn part(&self, kind: Kind, role: &RoleName, wire: &[u8], known: &v1::CollectionReply) -> Part {
+        use sha2::{Digest as _, Sha256};
+        let sha256 = Sha256::digest(wire).to_vec();
+        let by_hash =
+            !self.all_inline && wire.len() >= BY_HASH_FROM && known.held.contains(&sha256);
+        let size = if by_hash { 0 } else { wire.len() as u64 };
+        let head = v1::Part {
+            kind: kind.into(),
+            role: role.to_string(),
+            sha256,
+            size,
+            by_hash,
+        };
+        Part {
+            head,
+            inline: (!by_hash).then(|| wire.to_vec()),
+        }
+    }
+
+    /// What every request of this run says.
+    fn start(&self, ctx: &Context) -> v1::Start {
+        let image = match self.change {
+            Change::Add { tag, .. } | Change::Remove { tag: Some(tag) } => self.image.with_tag(tag),
+            _ => self.image.familiar(),
+        };
+        v1::Start {
+            gun: self.gun().to_string(),
+            base: None,
+            step: None,
+            creation: None,
+            claimed_context: Some(ctx.claimed(&image, self.server.url())),
+            prompt_mode: ctx.prompt_mode().into(),
+            allow: ctx.allow(),
+            assume_yes: ctx.globals.yes,
+            docker_dir: ctx.docker_dir(),
+            explicit_init: *self.change == Change::Init,
+            refetched: self.refetched,
+        }
+    }
+
+    /// Sends a request and waits until something other than a question comes back.
+    async fn ask(
+        &mut self,
+        ctx: &mut Context,
+        start: v1::Start,
+        inline: Vec<Vec<u8>>,
+    ) -> Result<Said, Failure> {
+        let mut session = match self.session.take() {
+            Some(session) => {
+                session.again(start, inline);
+                session
+            }
+            None => Session::open(&self.agent, start, inline).await?,
+        };
+        // A stream that failed is over; the next request opens another.
+        let said = session.next(ctx).await?;
+        self.session = Some(session);
+        Ok(said)
+    }
+
+    /// The first step: `Some` when the request has to be made again.
+    async fn sign_first_step(
+        &mut self,
+        ctx: &mut Context,
+        start: v1::Start,
+        inline: Vec<Vec<u8>>,
+        edit: &mut Edit,
+        requests: &[SigningRequest],
+        done: &mut Done,
+    ) -> Result<Option<Again>, Failure> {
+        match self.ask(ctx, start, inline).await {
+            Ok(Said::Signed(signatures)) => {
+                self.take(edit, requests, &signatures, done)?;
+                Ok(None)
+            }
+            Ok(Said::NeedParts) if !self.all_inline => Ok(Some(Again::Parts)),
+            Ok(Said::Stale(reason)) => Ok(Some(Again::Stale(reason))),
+            Ok(other) => Err(unexpected(&other)),
+            Err(failure) => self.again_after(failure, requests).map(Some),
+        }
+    }
+
+    /// A refusal that asks for one more fetch, or names another version.
+    fn again_after(
+        &mut self,
+        failure: Failure,
+        requests: &[SigningRequest],
+    ) -> Result<Again, Failure> {
+        if failure.code == "guard.refetch" && !self.refetched {
+            return Ok(Again::Refetch);
+        }
+        // Only the agent knows which versions of a delegation that is not listed were published.
+        let unlisted = requests
+            .iter()
+            .find(|request| request.role.parent().is_some());
+        if failure.next > 0
+            && failure
+                .rule
+                .as_deref()
+                .is_some_and(|rule| matches!(rule, "rollback" | "gap"))
+            && let Some(request) = unlisted
+            && self.raised.get(&request.role) != Some(&failure.next)
+        {
+            self.raised.insert(request.role.clone(), failure.next);
+            return Ok(Again::Version);
+        }
+        Err(failure)
+    }
+
+    /// Takes the signatures of a step into the edit.
+    fn take(
+        &self,
+        edit: &mut Edit,
+        requests: &[SigningRequest],
+        signatures: &[v1::ItemSignature],
+        done: &mut Done,
+    ) -> Result<(), Failure> {
+        for request in requests {
+            done.versions
+                .insert(request.role.clone(), version_of(&request.payload));
+            let of_role = session::signatures_of(&request.role, signatures)?;
+            edit.sign(&request.role, of_role)
+                .map_err(|error| self.explain(&error))?;
+        }
+        done.log_entries
+            .extend(signatures.iter().map(|signature| signature.log_entry));
+        Ok(())
+    }
+
+    fn explain(&self, error: &EditError) -> Failure {
+        let message = format!("{}: {error}", self.gun());
+        match error {
+            EditError::NoKey { .. } | EditError::NoSignableRole { .. } => {
+                Failure::new(exit::FAILED, "no_key", message).fix(
+                    "signet key list shows the keys at hand; \
+                     signet key import FILE brings one here",
+                )
+            }
+            EditError::BadTag { .. } => Failure::new(exit::USAGE, "bad_tag", message),
+            EditError::NotSigned(tag) => Failure::new(
+                exit::UNTRUSTED,
+                "not_signed",
+                format!("No trust data for {tag}"),
+            ),
+            _ => {
+                let message = match std::error::Error::source(error) {
+                    Some(source) => format!("{message}: {source}"),
+                    None => message,
+                };
+                Failure::new(exit::FAILED, "edit", message)
+            }
+        }
+    }
+}
+
+/// Says what a person should know of a collection that was fetched.
+pub(crate) fn announce(ctx: &Context, server: &TrustServer, trusted: &Trusted) {
+    if trusted.first_use {
+        ctx.ui.say(format_args!(
+            "first contact with {}: its root key is trusted from now on (root {}, server {})",
+            trusted.gun,
+            root_ids(trusted.root()).join(", "),
+            server.host(),
+        ));
+    }
+    if trusted.rotated {
+        ctx.ui.say(format_args!(
+            "the root of {} was renewed: version {}, signed by the one before it",
+            trusted.gun,
+            trusted.root().doc().version
+        ));
+    }
+    for (role, why) in &trusted.skipped {
+        ctx.ui
+            .warn(format_args!("{role} of {} is not used: {why}", trusted.gun));
+    }
+}
+
+fn root_ids(root: &Verified<signet_trust::document::Root>) -> Vec<String> {
+    root.doc()
+        .roles
+        .get(&RoleName::Root)
+        .into_iter()
+        .flat_map(|keys| &keys.key_ids)
+        .map(|id| id.to_string()[..10].to_owned())
+        .collect()
+}
+
+/// A tag as docker writes it: digest and size of the manifest.
+fn target(digest: &Digest, size: u64) -> Target {
+    Target {
+        custom: None,
+        hashes: Hashes::of_sha256(digest.0),
+        length: size,
+    }
+}
+
+fn unexpected(said: &Said) -> Failure {
+    let what = match said {
+        Said::Created(_) => "keys that were not asked for",
+        Said::NeedParts => "once more for parts that it was sent",
+        Said::Recorded => "a report that was not made",
+        Said::Signed(_) => "signatures that were not asked for",
+        Said::Stale(_) => "a base where there is none",
+    };
+    Failure::new(
+        exit::FAILED,
+        "agent",
+        format!("the agent answered with {what}"),
+    )
+}
+
+/// The version of a document in its canonical form, whose last member it is.
+fn version_of(payload: &[u8]) -> u32 {
+    const NAME: &[u8] = b"\"version\":";
+    let number = payload
+        .windows(NAME.len())
+        .rposition(|window| window == NAME)
+        .and_then(|at| payload.get(at + NAME.len()..)?.strip_suffix(b"}"));
+    number
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_the_end_of_a_payload() {
+        assert_eq!(
+            version_of(br#"{"targets":{"\"version\":3}":{}},"version":12}"#),
+            12
+        );
+        assert_eq!(version_of(b"{}"), 0);
+    }
+}
