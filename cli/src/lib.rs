@@ -13,13 +13,20 @@
 
 mod agent;
 mod args;
+mod collection;
 mod command;
 mod context;
+mod docker;
 mod failure;
 mod harden;
 mod home;
+mod image;
+mod net;
 mod secrets;
 mod ui;
+
+#[doc(hidden)]
+pub use net::error::read_error_body;
 
 pub(crate) use context::Context;
 

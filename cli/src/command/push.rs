@@ -1,8 +1,113 @@
-//! `signet push`.
+//! `signet push`: pushes through the Docker engine, and signs what that push reported.
 
-use crate::{Context, args::PushArgs, failure::Failure};
+use super::sign;
+use crate::{
+    Context,
+    args::PushArgs,
+    collection::server,
+    failure::{Failure, exit},
+    net::{registry::Manifest, trust_server::Access},
+};
 
 /// Runs it.
-pub(crate) async fn run(_args: PushArgs, _ctx: &mut Context) -> Result<(), Failure> {
-    Err(Failure::new(1, "unfinished", "not written yet"))
+pub(crate) async fn run(args: PushArgs, ctx: &mut Context) -> Result<(), Failure> {
+    let image = sign::parse(&args.image)?;
+    if image.digest.is_some() {
+        return Err(
+            Failure::usage(format!("{}: cannot push a digest reference", args.image))
+                .fix("sign a digest that is in the registry: signet sign IMAGE:TAG@sha256:…"),
+        );
+    }
+    let tag = image.tag_or_latest().to_owned();
+    let remote = server::remote(ctx, &image, Access::Write).await?;
+    let credentials = remote
+        .credentials
+        .get()
+        .await
+        .map_err(|error| Failure::new(exit::FAILED, "docker.credentials", error))?;
+    let engine = server::engine(ctx).await?;
+    let pushed = engine.push(&image, &tag, &credentials, &ctx.ui).await?;
+    let manifest = Manifest {
+        digest: pushed.digest,
+        size: pushed.size,
+    };
+
+    let what = image.with_tag(&tag);
+    ctx.ui
+        .say(format_args!("Signing {what}, {}", manifest.digest));
+    match sign::sign(ctx, &image, &tag, manifest, &remote.trust, &args.new_keys).await {
+        Ok(done) => {
+            sign::print(ctx, &image, &tag, manifest, &remote.trust, &done);
+            Ok(())
+        }
+        Err(failure) => {
+            let mut flags = String::new();
+            if let Some(server) = &ctx.globals.server {
+                flags.push_str(&format!(" --server {}", quote(server)));
+            }
+            if let Some(root) = &args.new_keys.root {
+                flags.push_str(&format!(" --root {}", quote(root)));
+            }
+            if let Some(store) = &args.new_keys.store {
+                flags.push_str(&format!(" --store {}", quote(store)));
+            }
+            let finish = format!(
+                "signet sign{flags} {what}@{} --size {}",
+                manifest.digest, manifest.size
+            );
+            Err(not_signed(&what, &failure, &finish))
+        }
+    }
+}
+
+/// Exit 8: the image is out, its signature is not.
+fn not_signed(what: &str, failure: &Failure, finish: &str) -> Failure {
+    let mut message = format!("{what} is pushed, but not signed: {}", failure.message);
+    if let Some(fix) = &failure.fix {
+        message.push_str(&format!(" ({fix})"));
+    }
+    let mut partial = Failure::new(exit::PARTIAL, "not_signed", message)
+        .missing([failure.as_missing(format!("signature of {what}"))])
+        .candidates(failure.candidates.clone())
+        .fix(format!("`{finish}` finishes the job"));
+    partial.rule = failure.rule.clone();
+    partial
+}
+
+/// A word as a shell takes it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unsigned_push_names_what_is_missing_and_the_way_on() {
+        let inner = Failure::new(5, "locked", "wrong passphrase").fix("try again");
+        let failure = not_signed("a:1", &inner, "signet sign a:1@sha256:00 --size 1");
+        assert_eq!(failure.exit, 8);
+        assert_eq!(failure.missing[0].exit, 5);
+        assert_eq!(failure.missing[0].reason, "wrong passphrase");
+        assert!(
+            failure
+                .fix
+                .as_ref()
+                .unwrap()
+                .starts_with("`signet sign a:1@sha256:00 --size 1`")
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quote("https://h:1/x"), "https://h:1/x");
+        assert_eq!(quote("my key"), "'my key'");
+        assert_eq!(quote("it's"), "'it'\\''s'");
+    }
 }

@@ -1,8 +1,56 @@
-//! `signet revoke`.
+//! `signet revoke`: removes the signature of a tag, or of every tag.
 
-use crate::{Context, args::RevokeArgs, failure::Failure};
+use super::sign;
+use crate::{
+    Context,
+    args::{NewKeysArgs, RevokeArgs},
+    collection::{
+        publish::{self, Change},
+        server,
+    },
+    failure::{Failure, exit},
+    net::trust_server::Access,
+};
 
 /// Runs it.
-pub(crate) async fn run(_args: RevokeArgs, _ctx: &mut Context) -> Result<(), Failure> {
-    Err(Failure::new(1, "unfinished", "not written yet"))
+pub(crate) async fn run(args: RevokeArgs, ctx: &mut Context) -> Result<(), Failure> {
+    let image = sign::parse(&args.image)?;
+    if image.digest.is_some() {
+        return Err(Failure::usage(format!(
+            "{}: a tag is revoked, not a digest",
+            args.image
+        )));
+    }
+    if image.tag.is_none() && !ctx.globals.yes {
+        let question = format!("Remove every signature of {}?", image.familiar());
+        if !ctx.ui.confirm(&question).await? {
+            return Err(Failure::new(
+                exit::REFUSED,
+                "declined",
+                "nothing was revoked",
+            ));
+        }
+    }
+    let remote = server::remote(ctx, &image, Access::Write).await?;
+    let change = Change::Remove {
+        tag: image.tag.clone(),
+    };
+    let done =
+        publish::publish(ctx, &image, &remote.trust, &change, &NewKeysArgs::default()).await?;
+    for tag in &done.removed {
+        ctx.ui.say(format_args!(
+            "Successfully deleted signature for {}",
+            image.with_tag(tag)
+        ));
+    }
+    if ctx.ui.is_json() {
+        let mut object = sign::facts(&image, &remote.trust, &done);
+        object["revoked"] = done.removed.into();
+        ctx.ui.json(&object);
+    } else {
+        for tag in &done.removed {
+            ctx.ui.data(image.with_tag(tag));
+        }
+    }
+    Ok(())
 }
