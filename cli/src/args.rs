@@ -217,7 +217,7 @@ pub(crate) struct NewKeysArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) root: Option<String>,
     /// Where new keys go: file or docker
-    #[arg(long, value_name = "STORE")]
+    #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
 }
 
@@ -367,7 +367,7 @@ pub(crate) struct KeyGenerateArgs {
     #[arg(long, value_name = "GUN")]
     pub(crate) gun: Option<String>,
     /// Where it goes: file or docker
-    #[arg(long, value_name = "STORE")]
+    #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
     /// Kind of key
     #[arg(long, value_name = "ALGORITHM")]
@@ -422,7 +422,7 @@ pub(crate) struct KeyImportArgs {
     #[arg(long, value_name = "GUN")]
     pub(crate) gun: Option<String>,
     /// Where it goes: file or docker
-    #[arg(long, value_name = "STORE")]
+    #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
     /// A name of your own for it (one key only)
     #[arg(long, value_name = "LABEL")]
@@ -561,6 +561,17 @@ pub(crate) struct ManArgs {
     /// An existing directory
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
+}
+
+/// A STORE that this release has.
+fn parse_store(text: &str) -> Result<String, String> {
+    match text {
+        "file" | "docker" => Ok(text.to_owned()),
+        card if card.starts_with("piv") || card.starts_with("pkcs11") => {
+            Err("cards and tokens are not in this release".into())
+        }
+        _ => Err("a store is file (the keyring) or docker (Docker's own directory)".into()),
+    }
 }
 
 /// Reads `90s`, `15m`, `1h` or bare seconds; one second to one hour.

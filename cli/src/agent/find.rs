@@ -14,7 +14,7 @@ pub(crate) const MIN_PREFIX: usize = 7;
 ///
 /// # Errors
 ///
-/// Exit 1 `unknown_key`; exit 2 `ambiguous_key` with the candidates.
+/// Exit 2: `unknown_key`, or `ambiguous_key` with the candidates.
 pub(crate) fn find<'a>(keys: &'a [KeyInfo], name: &str) -> Result<&'a KeyInfo, Failure> {
     // The kinds of names in order of how exact they are; the first kind that fits any key decides.
     let kinds: [&dyn Fn(&KeyInfo) -> bool; 4] = [
@@ -44,7 +44,7 @@ pub(crate) fn find<'a>(keys: &'a [KeyInfo], name: &str) -> Result<&'a KeyInfo, F
     }
     let short = name.len() < MIN_PREFIX && name.chars().all(|c| c.is_ascii_hexdigit());
     let unknown = Failure::new(
-        exit::FAILED,
+        exit::USAGE,
         "unknown_key",
         format!("no key is called {}", escape(name)),
     );
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_short_prefix_is_told_so() {
         let failure = find(&keys(), "121212").unwrap_err();
-        assert_eq!(failure.exit, 1);
+        assert_eq!(failure.exit, 2);
         assert!(failure.fix.as_deref().unwrap().contains("7 digits"));
     }
 }

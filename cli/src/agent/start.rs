@@ -10,7 +10,7 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _},
     os::unix::{
         fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -39,9 +39,6 @@ const LIBEXEC: Option<&str> = option_env!("SIGNET_LIBEXEC");
 /// How long a start may take.
 const START: Duration = Duration::from_secs(10);
 
-/// How long one that another process has begun may take to bind its socket.
-const OTHERS_START: Duration = Duration::from_secs(1);
-
 /// Most bytes of a failed start's words that are shown, 16 KiB.
 const MAX_WORDS: u64 = 16 * 1024;
 
@@ -66,7 +63,8 @@ pub(crate) async fn connect_or_start(
         .fix("`signet agent start` starts it; or leave out --no-autostart"));
     }
     if by_systemd(places).await? {
-        return await_agent(places, START).await?.ok_or_else(|| {
+        // systemd listens already, and starts the agent behind its socket for this.
+        return connect(places, Tolerance::OwnHome).await?.ok_or_else(|| {
             Failure::new(
                 exit::NO_AGENT,
                 "no_agent",
@@ -112,16 +110,10 @@ async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure
     )
     .await
     .unwrap_or_else(|_| format!("it was not ready within {} seconds", START.as_secs()));
-    let ended = child.try_wait().ok().flatten();
-    // It ends well when another process is starting an agent for this home already.
-    let patience = if ended.is_some_and(|status| status.success()) {
-        START
-    } else {
-        OTHERS_START
-    };
-    if let Some(agent) = await_agent(places, patience).await? {
+    if let Some(agent) = await_agent(places).await? {
         return Ok(agent);
     }
+    let ended = child.try_wait().ok().flatten();
     let why = match (words.is_empty(), ended) {
         (false, _) => words,
         (true, Some(status)) => format!("it ended with {status}"),
@@ -165,24 +157,28 @@ pub(crate) fn in_foreground() -> Failure {
     Failure::file("run", &program, error).in_class(exit::NO_AGENT, "no_agent")
 }
 
-/// Connects, trying again for a while: the socket of an agent that another process started may
-/// appear only now, and no event tells of a listener.
-async fn await_agent(
-    places: &Endpoint,
-    patience: Duration,
-) -> Result<Option<AgentClient>, Failure> {
-    let until = Instant::now() + patience;
+/// Connects; as long as some agent holds the home, tries again for a while: the socket of one that
+/// another process has begun to start may appear only now, and no event tells of a listener.
+async fn await_agent(places: &Endpoint) -> Result<Option<AgentClient>, Failure> {
+    let until = Instant::now() + START;
     let mut pause = Duration::from_millis(2);
     loop {
+        let taken = is_taken(&places.home);
         if let Some(agent) = connect(places, Tolerance::OwnHome).await? {
             return Ok(Some(agent));
         }
-        if Instant::now() + pause > until {
+        if !taken || Instant::now() + pause > until {
             return Ok(None);
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// Whether an agent holds the lock of this home.
+fn is_taken(home: &Path) -> bool {
+    let lock = OpenOptions::new().read(true).open(home.join("agent.lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// The variables that a daemon of this user needs; nothing that could hold a secret.

@@ -72,6 +72,7 @@ fn what_is_unknown_is_a_usage_error() {
     for line in [
         "signet pusch a",
         "signet push",
+        "signet push a --store tape",
         "signet push a --allow everything",
         "signet",
     ] {

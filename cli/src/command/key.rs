@@ -7,12 +7,11 @@ mod export;
 mod import;
 mod show;
 
-use serde_json::json;
 use signet_proto::v1::{
     ChangeKeyPassphrase, GenerateKey, KeyDone, KeyInfo, LabelKey, RemoveKey, key_change::Change,
 };
 
-pub(crate) use show::{problems, table, to_json};
+pub(crate) use show::{problems, table, to_json, versioned};
 
 use crate::{
     Context,
@@ -76,7 +75,7 @@ async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failur
     let wanted = Change::Generate(GenerateKey {
         role: args.role,
         gun: args.gun.unwrap_or_default(),
-        store: store(args.store)?,
+        store: args.store.unwrap_or_default(),
         algorithm: args
             .algorithm
             .map_or("", |algorithm| algorithm.as_str())
@@ -85,26 +84,13 @@ async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failur
     });
     let key = key_of(change(ctx, wanted, &[]).await?);
     if ctx.ui.is_json() {
-        ctx.ui.json(&json!({ "v": 1, "key": to_json(&key) }));
+        ctx.ui.json(&versioned(to_json(&key)));
     } else {
         ctx.ui.data(&key.key_id);
         ctx.ui
             .say(format_args!("made {}{}", describe(&key), at(&key)));
     }
     Ok(())
-}
-
-/// Checks a STORE argument; empty: the agent's default.
-pub(crate) fn store(store: Option<String>) -> Result<String, Failure> {
-    match store.as_deref() {
-        None => Ok(String::new()),
-        Some("file" | "docker") => Ok(store.unwrap_or_default()),
-        Some(other) if other.starts_with("piv") || other.starts_with("pkcs11") => Err(
-            Failure::usage(format!("the store {other} is not in this release")),
-        ),
-        Some(other) => Err(Failure::usage(format!("{} is no store", escape(other)))
-            .fix("--store file (the keyring) or --store docker (Docker's own directory)")),
-    }
 }
 
 /// The key that a change was about.
@@ -122,7 +108,7 @@ fn at(key: &KeyInfo) -> String {
 
 fn report(ctx: &Context, key: &KeyInfo, done: &str) {
     if ctx.ui.is_json() {
-        ctx.ui.json(&json!({ "v": 1, "key": to_json(key) }));
+        ctx.ui.json(&versioned(to_json(key)));
     } else {
         ctx.ui.say(format_args!("{done}: {}", describe(key)));
     }

@@ -144,9 +144,14 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
     for line in key::table(&keys.keys) {
         ctx.ui.data(line);
     }
-    key::problems(ctx, &keys.keys, &keys.problems);
-    for warning in warnings(ctx, status) {
-        ctx.ui.warn(escape(&warning));
+    // Facts like the others here: on stdout, unlike warnings beside other work.
+    let warnings = warnings(ctx, status);
+    let problems = key::problems(&keys.keys, &keys.problems);
+    if !warnings.is_empty() || !problems.is_empty() {
+        ctx.ui.data("");
+    }
+    for warning in problems.into_iter().chain(warnings) {
+        ctx.ui.data(format_args!("warning: {}", escape(&warning)));
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use signet_proto::v1::{ExportKey, key_change::Change};
 use zeroize::Zeroizing;
 
-use super::to_json;
+use super::{to_json, versioned};
 use crate::{
     Context,
     agent::{change, find::describe},
@@ -40,12 +40,10 @@ pub(crate) async fn run(args: KeyExportArgs, ctx: &mut Context) -> Result<(), Fa
         })?;
     }
     if ctx.ui.is_json() {
-        ctx.ui.json(&json!({
-            "v": 1,
-            "key": to_json(&key),
-            "file": args.output,
-            "pem": args.output.is_none().then(|| String::from_utf8_lossy(&pem).into_owned()),
-        }));
+        let mut object = versioned(to_json(&key));
+        object["file"] = json!(args.output);
+        object["pem"] = json!(args.output.is_none().then(|| String::from_utf8_lossy(&pem)));
+        ctx.ui.json(&object);
         return Ok(());
     }
     match &args.output {

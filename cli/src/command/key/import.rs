@@ -11,7 +11,7 @@ use signet_proto::v1::{ImportKey, key_change::Change};
 
 use source::{Block, Found};
 
-use super::{at, store, to_json};
+use super::{at, to_json};
 use crate::{
     Context,
     agent::{change, find::describe},
@@ -21,7 +21,7 @@ use crate::{
 
 /// Imports every key found.
 pub(crate) async fn run(args: KeyImportArgs, ctx: &mut Context) -> Result<(), Failure> {
-    let store = store(args.store.clone())?;
+    let store = args.store.clone().unwrap_or_default();
     let Found {
         blocks,
         mut failures,

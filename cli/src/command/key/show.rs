@@ -30,7 +30,9 @@ pub(crate) async fn list(ctx: &mut Context) -> Result<(), Failure> {
         ctx.ui
             .say("no keys; the first `signet push` makes them, `signet key import` takes them in");
     }
-    problems(ctx, &reply.keys, &reply.problems);
+    for problem in problems(&reply.keys, &reply.problems) {
+        ctx.ui.warn(escape(&problem));
+    }
     Ok(())
 }
 
@@ -40,7 +42,7 @@ pub(crate) async fn one(name: &str, ctx: &mut Context) -> Result<(), Failure> {
     let reply = agent.list_keys(ctx.docker_dir()).await?;
     let key = find(&reply.keys, name)?;
     if ctx.ui.is_json() {
-        ctx.ui.json(&json!({ "v": 1, "key": to_json(key) }));
+        ctx.ui.json(&versioned(to_json(key)));
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -118,18 +120,13 @@ pub(crate) fn table(keys: &[KeyInfo]) -> Vec<String> {
     columns(&rows)
 }
 
-/// Says what is wrong with keys and stores.
-pub(crate) fn problems(ctx: &Context, keys: &[KeyInfo], problems: &[String]) {
-    for key in keys.iter().filter(|key| !key.problem.is_empty()) {
-        ctx.ui.warn(format_args!(
-            "key {}: {}",
-            short_id(&key.key_id),
-            escape(&key.problem)
-        ));
-    }
-    for problem in problems {
-        ctx.ui.warn(escape(problem));
-    }
+/// What is wrong with keys and stores, one line each.
+pub(crate) fn problems(keys: &[KeyInfo], stores: &[String]) -> Vec<String> {
+    let of_keys = keys.iter().filter(|key| !key.problem.is_empty());
+    of_keys
+        .map(|key| format!("key {}: {}", short_id(&key.key_id), key.problem))
+        .chain(stores.iter().cloned())
+        .collect()
 }
 
 /// A key as scripts see it.
@@ -157,23 +154,33 @@ pub(crate) fn to_json(key: &KeyInfo) -> Value {
     })
 }
 
-/// `PUBLIC KEY` PEM, where the public part is SubjectPublicKeyInfo or a certificate already.
+/// A key as the one object of a command.
+pub(crate) fn versioned(mut key: Value) -> Value {
+    key["v"] = 1.into();
+    key
+}
+
+/// SubjectPublicKeyInfo of an Ed25519 key, up to the key itself (RFC 8410, section 4).
+const ED25519_SPKI: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// `PUBLIC KEY` PEM, or the certificate's own.
 fn public_pem(public: &PublicKey) -> Option<String> {
-    match public.key_type.as_str() {
-        "ecdsa" | "rsa" => {
-            let body = STANDARD.encode(&public.public);
-            let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
-            for line in body.as_bytes().chunks(64) {
-                pem.extend(line.iter().map(|byte| char::from(*byte)));
-                pem.push('\n');
-            }
-            pem.push_str("-----END PUBLIC KEY-----\n");
-            Some(pem)
-        }
-        "ecdsa-x509" | "rsa-x509" => String::from_utf8(public.public.clone()).ok(),
-        // Raw bytes, in notary's documents; `key export --public` writes them as PEM.
-        _ => None,
+    let spki = match public.key_type.as_str() {
+        "ecdsa" | "rsa" => public.public.clone(),
+        "ed25519" => [&ED25519_SPKI[..], &public.public].concat(),
+        "ecdsa-x509" | "rsa-x509" => return String::from_utf8(public.public.clone()).ok(),
+        // A kind that a later agent knows.
+        _ => return None,
+    };
+    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+    for line in STANDARD.encode(spki).as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
     }
+    pem.push_str("-----END PUBLIC KEY-----\n");
+    Some(pem)
 }
 
 #[cfg(test)]

@@ -174,13 +174,15 @@ fn blocks(bytes: &[u8], path: &Path) -> Result<Vec<Block>, KeyFileError> {
                 Some(legacy) => legacy.id.map(|id| id.to_string()),
                 None => name.filter(|name| is_id(name)),
             };
+            // Of several keys in one file each is called by its ID, else by its place.
+            let source = match (several, &expected_id) {
+                (false, _) => shown(path),
+                (true, Some(id)) => format!("{} (key {id})", shown(path)),
+                (true, None) => format!("{} (key {})", shown(path), at + 1),
+            };
             let (role, gun) = legacy.map_or((None, None), |legacy| (legacy.role, legacy.gun));
             Block {
-                source: if several {
-                    format!("{} (key {})", shown(path), at + 1)
-                } else {
-                    shown(path)
-                },
+                source,
                 pem: without_headers(pem, role.is_some(), gun.is_some()),
                 role,
                 gun,
