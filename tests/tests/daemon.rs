@@ -306,19 +306,19 @@ fn the_agent_runs_in_the_foreground_when_asked_to() {
 }
 
 #[test]
-fn status_tells_what_runs_without_starting_it() {
+fn status_is_one_screen_with_keys_and_warnings() {
     let lab = Lab::builder().notary().build();
     let home = lab.home();
     sign(&home, "v1").run().ok();
     let status = signet(&home, &["status", "--json"]).ok().json();
     assert_eq!(status["v"], 1);
-    let text = signet(&home, &["status"]).ok().stdout;
+    let output = signet(&home, &["status"]).ok();
     for word in [
         home.path().display().to_string().as_str(),
         "registry.example.com/acme/app",
     ] {
-        assert!(text.contains(word), "no {word} in:\n{text}");
+        assert!(output.stdout.contains(word), "no {word}: {}", output.text());
     }
     // The same passphrase opens both keyrings here, and that is said.
-    assert!(text.contains("passphrase"), "{text}");
+    output.says("same passphrase");
 }
