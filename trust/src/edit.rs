@@ -56,7 +56,7 @@ pub struct NewCollection {
 }
 
 /// Why an edit cannot be made.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
     /// A public key or signature is not acceptable.
@@ -498,6 +498,3 @@ impl Default for InitVersions {
 const MAX_TAG: usize = 1024;
 /// 2^53: beyond it numbers lose digits in the Go client.
 const MAX_LENGTH: u64 = 1 << 53;
-
-#[cfg(test)]
-mod tests;

@@ -77,6 +77,3 @@ impl Pin {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

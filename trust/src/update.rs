@@ -376,6 +376,3 @@ fn parse<T: Body>(role: &RoleName, wire: Vec<u8>) -> Result<Raw<T>, VerifyError>
         source,
     })
 }
-
-#[cfg(test)]
-mod tests;

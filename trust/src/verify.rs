@@ -471,6 +471,3 @@ pub mod limit {
     /// 1 KiB: an error body.
     pub const ERROR: usize = 1 << 10;
 }
-
-#[cfg(test)]
-mod tests;
