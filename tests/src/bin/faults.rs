@@ -5,6 +5,9 @@
 //! them) are counted in one sequence. Only operations on files below the given roots count;
 //! sockets, pipes and eventfds do not. Linux, any architecture that has `PTRACE_GET_SYSCALL_INFO`.
 //!
+//! Processes that make themselves undumpable hide their paths from a tracer that is not root; on
+//! `x86_64` that wish is then held back.
+//!
 //! ```text
 //! signet-faults --root DIR [--root DIR] [--kill-at N] [--all] [--report FILE] -- COMMAND ARG…
 //! ```
@@ -193,6 +196,7 @@ impl Tracer {
         // SAFETY: the kernel says by `op` that `entry` is the member it filled in.
         #[allow(unsafe_code)]
         let entry = unsafe { info.u.entry };
+        stay_readable(pid, entry.nr, &entry.args)?;
         let Some((name, target)) = file_operation(pid, entry.nr, &entry.args) else {
             return Ok(());
         };
@@ -220,6 +224,28 @@ impl Tracer {
             }
         }
         Ok(())
+    }
+}
+
+/// Turns `prctl(PR_SET_DUMPABLE, 0)` into 1, where `/proc/PID/{mem,fd}` would be closed to us.
+fn stay_readable(pid: Pid, nr: u64, args: &[u64; 6]) -> Result<()> {
+    let hides = i64::try_from(nr) == Ok(libc::SYS_prctl)
+        && args[0] == libc::PR_SET_DUMPABLE as u64
+        && args[1] == 0;
+    if !hides || nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut registers = ptrace::getregs(pid).context("cannot read the registers")?;
+        // The second argument of a system call (x86-64 ABI, A.2.1).
+        registers.rsi = 1;
+        return ptrace::setregs(pid, registers).context("cannot write the registers");
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = pid;
+        bail!("only root can trace an undumpable process on this architecture")
     }
 }
 
