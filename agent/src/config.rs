@@ -1,0 +1,304 @@
+//! `agent.toml`: the agent's own settings. The command keeps its own in `config.toml` beside it.
+//!
+//! ```toml
+//! default_store = "file"          # or "docker": where new keys go
+//! docker_dir = "~/.docker"        # instead of DOCKER_CONFIG of the agent's environment
+//! unlock = "15m"                  # how long a typed passphrase is held; an hour at most
+//! ```
+//!
+//! A file that is absent means these defaults. An unknown member is an error that says what was
+//! probably meant: a setting that is silently ignored is worse than none.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use toml::{Table, Value};
+
+use crate::{
+    keyring::StoreName,
+    store::hold::{DEFAULT_HOLD, MAX_HOLD},
+};
+
+/// The settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where new keys go when nobody says.
+    pub default_store: StoreName,
+    /// Docker's configuration directory, if the agent's environment is not to decide.
+    pub docker_dir: Option<PathBuf>,
+    /// How long a secret typed for a request is held.
+    pub unlock: Duration,
+}
+
+/// Why `agent.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not TOML.
+    #[error("{}: {why}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        why: String,
+    },
+    /// A member that there is not.
+    #[error("{}: there is no setting {key:?}{hint}", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        key: String,
+        /// What was probably meant, or what there is.
+        hint: String,
+    },
+    /// A value that the setting cannot have.
+    #[error("{}: {key} = {value} does not fit: it is {expected}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        key: &'static str,
+        /// What it has.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+}
+
+/// The file's name.
+const FILE: &str = "agent.toml";
+/// Three settings; whoever needs more than this wrote something else.
+const MAX_FILE: u64 = 64 * 1024;
+const SETTINGS: [&str; 3] = ["default_store", "docker_dir", "unlock"];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_store: StoreName::File,
+            docker_dir: None,
+            unlock: DEFAULT_HOLD,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `agent.toml` in `dir`; the defaults when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the file and the setting.
+    pub fn load(dir: &Path) -> Result<Self, ConfigError> {
+        let path = dir.join(FILE);
+        let failed = |source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        };
+        match std::fs::metadata(&path) {
+            Ok(facts) if !facts.is_file() || facts.len() > MAX_FILE => {
+                return Err(failed(io::Error::other("it is no file of at most 64 KiB")));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(failed(error)),
+        }
+        let text = std::fs::read_to_string(&path).map_err(failed)?;
+        Self::parse(&path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                path: path.to_owned(),
+                why: error.to_string().trim_end().to_owned(),
+            })?;
+        let mut config = Self::default();
+        for (key, value) in &table {
+            let wrong = |key, expected| ConfigError::Value {
+                path: path.to_owned(),
+                key,
+                value: value.to_string(),
+                expected,
+            };
+            match &key[..] {
+                "default_store" => {
+                    config.default_store = value
+                        .as_str()
+                        .and_then(StoreName::from_name)
+                        .ok_or_else(|| wrong("default_store", "\"file\" or \"docker\""))?;
+                }
+                "docker_dir" => {
+                    let dir = directory(value)
+                        .ok_or_else(|| wrong("docker_dir", "an absolute path, or one below ~/"))?;
+                    config.docker_dir = Some(dir);
+                }
+                "unlock" => {
+                    config.unlock = value
+                        .as_str()
+                        .and_then(duration)
+                        .filter(|time| *time <= MAX_HOLD)
+                        .ok_or_else(|| {
+                            wrong(
+                                "unlock",
+                                "a time such as \"90s\" or \"15m\", at most \"1h\"",
+                            )
+                        })?;
+                }
+                _ => {
+                    return Err(ConfigError::Unknown {
+                        path: path.to_owned(),
+                        key: key.clone(),
+                        hint: hint(key),
+                    });
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn directory(value: &Value) -> Option<PathBuf> {
+    let text = value.as_str()?;
+    let path = match text.strip_prefix("~/") {
+        Some(below) => PathBuf::from(std::env::var_os("HOME")?).join(below),
+        None => PathBuf::from(text),
+    };
+    path.is_absolute().then_some(path)
+}
+
+/// `90s`, `15m`, `1h`.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// What was probably meant by an unknown name, or what names there are.
+fn hint(unknown: &str) -> String {
+    let unknown: String = unknown.chars().take(32).collect();
+    let nearest = SETTINGS
+        .iter()
+        .map(|known| {
+            (
+                distance(&unknown.to_lowercase().replace('-', "_"), known),
+                known,
+            )
+        })
+        .min_by_key(|(distance, _)| *distance);
+    match nearest {
+        Some((distance, known)) if distance <= known.len() / 3 => {
+            format!("; did you mean {known:?}?")
+        }
+        _ => format!("; there are {}", SETTINGS.join(", ")),
+    }
+}
+
+/// Levenshtein's distance, in characters.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/c/agent.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_absent_file_means_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Config::load(dir.path()).unwrap(), Config::default());
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_setting_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n";
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        assert_eq!(
+            Config::load(dir.path()).unwrap(),
+            Config {
+                default_store: StoreName::Docker,
+                docker_dir: Some("/d".into()),
+                unlock: MAX_HOLD,
+            }
+        );
+    }
+
+    #[test]
+    fn an_unknown_setting_says_what_was_meant() {
+        for (written, meant) in [
+            ("unlok", "unlock"),
+            ("default-store", "default_store"),
+            ("docker_dri", "docker_dir"),
+        ] {
+            let error = parse(&format!("{written} = \"x\"")).unwrap_err();
+            assert!(error.contains(written) && error.contains(&format!("did you mean {meant:?}")));
+            assert!(error.starts_with("/c/agent.toml"));
+        }
+        let error = parse("colour = 1").unwrap_err();
+        assert!(
+            error.contains("there are default_store, docker_dir, unlock"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn values_that_do_not_fit_name_setting_and_what_it_takes() {
+        for text in [
+            "unlock = \"2h\"",
+            "unlock = \"15\"",
+            "unlock = \"m\"",
+            "unlock = \"0s\"",
+            "unlock = \"15é\"",
+            "unlock = 15",
+            "unlock = \"99999999999999999999s\"",
+            "docker_dir = \"relative\"",
+            "default_store = \"piv\"",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("does not fit: it is"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_toml_is_an_error_with_its_line() {
+        let error = parse("unlock = \"15m\"\ndefault_store\n").unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+    }
+}
