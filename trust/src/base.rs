@@ -140,6 +140,13 @@ impl VerifiedBase {
         self.lineage
     }
 
+    /// The same base, once its collection was recorded under this lineage.
+    #[must_use]
+    pub fn in_lineage(mut self, lineage: Lineage) -> Self {
+        self.lineage = Some(lineage);
+        self
+    }
+
     /// Lineage that this base would found: the digest of its chain's first root.
     #[must_use]
     pub fn own_lineage(&self) -> Lineage {
