@@ -111,6 +111,21 @@ pub struct Entry {
     pub hash: [u8; 32],
 }
 
+/// One step of one collection: state and entries that are written together.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Of which collection.
+    pub gun: Gun,
+    /// The history that the guard decided on.
+    pub decided_on: History,
+    /// What it decided.
+    pub pass: Pass,
+    /// Root to record, wire bytes.
+    pub root_wire: Option<Vec<u8>>,
+    /// One entry per payload and key.
+    pub entries: Vec<NewEntry>,
+}
+
 /// The open ledger; one per agent, on one thread at a time.
 #[derive(Debug)]
 pub struct Ledger {
@@ -176,6 +191,25 @@ impl Ledger {
         entries: &[NewEntry],
     ) -> Result<Vec<u64>, LedgerError> {
         let _ = (gun, decided_on, pass, root_wire, entries);
+        todo!()
+    }
+
+    /// As [`Ledger::release`] for several independent collections in one transaction.
+    pub fn release_many(&mut self, releases: Vec<Release>) -> Vec<Result<Vec<u64>, LedgerError>> {
+        releases
+            .into_iter()
+            .map(|r| {
+                self.release(&r.gun, &r.decided_on, &r.pass, r.root_wire.as_deref(), &r.entries)
+            })
+            .collect()
+    }
+
+    /// All GUNs with a recorded collection.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`].
+    pub fn guns(&self) -> Result<Vec<Gun>, LedgerError> {
         todo!()
     }
 

@@ -10,7 +10,11 @@
 //! A request goes `parse → verify base → guard → consent and secrets → sign → verify → ledger →
 //! release`; nothing is released that is not durable in the ledger.
 
+pub mod config;
+pub mod daemon;
 pub mod key;
+pub mod keyring;
 pub mod ledger;
 pub mod presence;
+pub mod service;
 pub mod store;

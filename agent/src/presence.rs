@@ -1,4 +1,11 @@
-//! The person, as seen from a store: asked for secrets, told of nothing else here.
+//! The person: asked for secrets by the stores, and for consent by the path of a request.
+//!
+//! What an answer is worth is its grade: 1 yes on the caller's stream, 2 yes on an attending
+//! terminal, 3 a passphrase given for this request, 4 a touch. So far the caller's own stream is
+//! the only channel.
+
+pub mod prepared;
+pub mod stream;
 
 use signet_trust::KeyId;
 
@@ -67,8 +74,9 @@ pub struct SessionId(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u64);
 
-/// The person holding the key, as seen from a store. Blocks the store's thread, never longer than
-/// the deadline that the implementation keeps.
+/// The person holding the key, as seen from a store. The agent's own implementation
+/// ([`prepared::Prepared`]) never blocks: what it has not been given yet is unavailable, the store
+/// ends without having changed anything, and is called again with the answer.
 pub trait Presence: Send {
     /// Asks for a passphrase.
     ///

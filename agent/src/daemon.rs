@@ -1,0 +1,211 @@
+//! The process: what it gives up, where it listens, how it ends.
+//!
+//! [`run`] takes the listener and the reason to stop, so that tests bind what they like and stop
+//! when they like; [`main`] finds both in the environment.
+
+mod arguments;
+pub mod caller;
+pub mod harden;
+pub mod incoming;
+pub mod socket;
+
+use std::{
+    ffi::OsString, io::Write as _, os::unix::net::UnixListener, path::PathBuf, process::ExitCode,
+    sync::Arc, time::Duration,
+};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use signet_proto::endpoint::Endpoint;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+use self::{
+    arguments::Arguments,
+    incoming::Incoming,
+    socket::{Home, Socket, SocketError},
+};
+use crate::{config::Config, keyring::Keyring, service::Shared};
+
+/// Requests are short; two threads are what a signing workstation spares.
+const WORKERS: usize = 2;
+/// Stack of a runtime thread. Parsing is bounded in depth.
+const STACK: usize = 1024 * 1024;
+/// How long releases in flight may take once the agent is to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The whole life of `signetd`.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            complain(&format!("{error}; try signetd --help"));
+            return ExitCode::from(2);
+        }
+    };
+    match arguments {
+        Arguments::Help => say(arguments::HELP),
+        Arguments::Version => say(concat!("signetd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Arguments::Serve { background } => match serve(background) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("{error:#}"));
+                // Not a failure of whoever wants an agent: there is one.
+                let running = error
+                    .downcast_ref::<SocketError>()
+                    .is_some_and(|error| matches!(error, SocketError::AlreadyRunning { .. }));
+                if running {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
+            }
+        },
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(text: &str) {
+    // Nowhere else to say it.
+    let _ = writeln!(std::io::stderr(), "signetd: {text}");
+}
+
+fn serve(background: bool) -> anyhow::Result<()> {
+    if background {
+        harden::close_inherited();
+    }
+    harden::apply().context("the system does not let this process be hardened")?;
+    if background {
+        // Fails only for a process group leader, which a shell's job is: then it stays one.
+        let _ = rustix::process::setsid();
+    }
+    std::env::set_current_dir("/").context("cannot change to /")?;
+    log();
+    let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
+    let config = Config::load(&endpoint.config)?;
+    let home = Home::lock(&endpoint.home)?;
+    let docker_dir = config
+        .docker_dir
+        .clone()
+        .unwrap_or_else(|| endpoint.docker.clone());
+    let keyring = Keyring::open(home.path(), &docker_dir, &config)?;
+    let socket = match Socket::inherited()? {
+        Some(socket) => socket,
+        None => Socket::bind(&endpoint.socket, &home)?,
+    };
+    let (listener, made) = socket.into_parts().context("cannot use the socket")?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(WORKERS)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let shared = Arc::new(Shared::new(home.path(), &docker_dir, keyring));
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tracing::info!(
+            home = %endpoint.home.display(),
+            socket = %endpoint.socket.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+        // Without a supervisor there is nobody to tell.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        if background {
+            harden::leave_stderr();
+        }
+        run(listener, shared, async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
+    });
+    // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
+    runtime.shutdown_timeout(DRAIN);
+    made.remove();
+    drop(home);
+    tracing::info!("stopped");
+    result.context("cannot serve")
+}
+
+/// Serves until `shutdown` resolves or a caller asks for the end; then refuses new requests, lets
+/// releases finish, and returns.
+///
+/// # Errors
+///
+/// When the listener cannot be used.
+pub async fn run(
+    listener: UnixListener,
+    shared: Arc<Shared>,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let incoming = Incoming::new(tokio::net::UnixListener::from_std(listener)?);
+    let mut asked = shared.stopping();
+    let stop = async {
+        tokio::select! {
+            () = shutdown => {}
+            // A sender that is gone asks for the end as well.
+            _ = asked.wait_for(|stopping| *stopping) => {}
+        }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        shared.stop();
+        tracing::info!("draining");
+    };
+    let mut drained = shared.stopping();
+    let late = async {
+        let _ = drained.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = crate::service::serve(&shared, incoming, stop) => served.map_err(std::io::Error::other),
+        () = late => {
+            tracing::warn!("connections were still open at the end");
+            Ok(())
+        }
+    }
+}
+
+/// Logs to stderr, at the level of `SIGNET_LOG` (`error`, `warn`, `info`, `debug`, `trace`).
+///
+/// Only our own modules: what libraries trace of a connection may hold a secret.
+fn log() {
+    let level = std::env::var("SIGNET_LOG")
+        .ok()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(tracing::level_filters::LevelFilter::INFO);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    // A subscriber that is there already (tests) stays.
+    let _ = tracing_subscriber::registry()
+        .with(Targets::new().with_target("signet_agent", level))
+        .with(layer)
+        .try_init();
+}
+
+/// For messages: the directory of Docker's configuration, whichever form a caller names it in.
+#[must_use]
+pub(crate) fn docker_config(path: PathBuf) -> PathBuf {
+    let path = if path.ends_with("trust/private") {
+        path.ancestors()
+            .nth(2)
+            .map_or_else(|| path.clone(), PathBuf::from)
+    } else {
+        path
+    };
+    std::fs::canonicalize(&path).unwrap_or(path)
+}

@@ -1,0 +1,116 @@
+//! What the process gives up at start, and what the system around it still allows.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+};
+
+use rustix::{
+    fs::Mode,
+    process::{DumpableBehavior, Resource, Rlimit},
+};
+
+/// Locked memory below this is reported: the arena for secrets would not fit.
+const SMALL_MEMLOCK: u64 = 64 * 1024;
+
+/// Makes the process undumpable (no core, no ptrace by the user's other processes, `/proc` owned by
+/// root), and files private by default.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn apply() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    Ok(())
+}
+
+/// Closes every descriptor above stderr: a command that starts the agent may have inherited some of
+/// its own, with secrets behind them.
+///
+/// Called before anything is opened, and not where a supervisor hands over sockets.
+#[allow(unsafe_code)]
+pub fn close_inherited() {
+    // SAFETY: the process is at its start and single-threaded; nothing here owns a descriptor above
+    // 2, so none is closed under its owner.
+    unsafe {
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
+}
+
+/// Points stderr at `/dev/null`, which ends the pipe of the command that waits for the agent to be
+/// ready: from here on nobody reads it.
+pub fn leave_stderr() {
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        // Where it fails the pipe breaks instead, once the command has ended.
+        let _ = rustix::stdio::dup2_stderr(null);
+    }
+}
+
+/// Findings about memory that a secret could leave through, one line each, with the fix.
+#[must_use]
+pub fn warnings() -> Vec<String> {
+    let mut found = Vec::new();
+    let limit = rustix::process::getrlimit(Resource::Memlock).current;
+    if let Some(bytes) = limit.filter(|bytes| *bytes < SMALL_MEMLOCK) {
+        found.push(format!(
+            "the limit for locked memory is {bytes} bytes: secrets may be swapped out; raise \
+             LimitMEMLOCK= of the unit, or `ulimit -l`"
+        ));
+    }
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    for device in unencrypted(&swaps, &is_encrypted) {
+        found.push(format!(
+            "swap on {device} is not encrypted: memory that is swapped out stays readable on disk; \
+             use dm-crypt with a random key, or zram"
+        ));
+    }
+    found
+}
+
+/// Swap areas of a `/proc/swaps` listing that are neither in memory nor on dm-crypt.
+fn unencrypted<'a>(swaps: &'a str, encrypted: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
+    swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .filter(|name| !name.starts_with("/dev/zram") && !encrypted(name))
+        .collect()
+}
+
+/// Device-mapper names its own kind in `dm/uuid`: `CRYPT-…`.
+fn is_encrypted(device: &str) -> bool {
+    let Ok(real) = fs::canonicalize(device) else {
+        return false;
+    };
+    let Some(name) = real.file_name() else {
+        return false;
+    };
+    let uuid = Path::new("/sys/block").join(name).join("dm/uuid");
+    fs::read_to_string(uuid).is_ok_and(|uuid| uuid.starts_with("CRYPT-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_partitions_and_files_are_reported_and_zram_is_not() {
+        let swaps = "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0 partition 1 0 5\n\
+                     /swapfile file 1 0 -2\n/dev/dm-1 partition 1 0 -3\n";
+        assert_eq!(
+            unencrypted(swaps, &|name| name == "/dev/dm-1"),
+            ["/swapfile"]
+        );
+        assert!(unencrypted("", &|_| false).is_empty());
+    }
+}

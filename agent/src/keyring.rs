@@ -1,0 +1,259 @@
+//! All keys, whichever store they lie in, and the path of a request.
+//!
+//! Keys are found by ID. The index says which of them were *enrolled* here (generated, imported or
+//! accepted, with a log entry); a key that turned up in a store is *new* and signs only for what
+//! already lists it; one that the index knows and its store no longer has is *gone*; one of which
+//! file and index say different things is a *conflict* and signs nothing.
+//!
+//! ```text
+//! service ──► request ──► guard ──► person ──► worker thread ──► dyn KeyStore
+//!                │                                   (signatures)
+//!                └──► recorder thread ──► ledger     record, then release
+//! ```
+
+mod base;
+mod collection;
+mod creation;
+pub(crate) mod fault;
+mod list;
+mod manage;
+mod person;
+mod recorder;
+pub(crate) mod request;
+mod sign;
+mod worker;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use signet_trust::KeyId;
+
+use self::{collection::Collections, person::Work, recorder::Recorder, worker::Worker};
+pub use self::{fault::Fault, person::Person};
+use crate::{
+    config::Config,
+    ledger::{Entry, IndexEntry, NewEntry},
+    presence::{
+        RequestId,
+        stream::{Carries, Stream},
+    },
+    service::{now, status::word},
+    store::{Hint, KeyStore, StoreError, docker::DockerStore, file::FileStore, hold::Scope},
+};
+
+/// Enrolled keys by canonical ID.
+type Index = HashMap<KeyId, IndexEntry>;
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreName {
+    /// Docker's own files.
+    Docker,
+    /// Native files.
+    File,
+}
+
+impl StoreName {
+    /// As users write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::File => "file",
+        }
+    }
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "docker" => Some(Self::Docker),
+            "file" => Some(Self::File),
+            _ => None,
+        }
+    }
+}
+
+/// All stores together.
+#[derive(Debug)]
+pub struct Keyring {
+    file: Worker<FileStore>,
+    docker: Worker<DockerStore>,
+    recorder: Recorder,
+    index: RwLock<Arc<Index>>,
+    collections: Collections,
+    docker_dir: PathBuf,
+    default_store: StoreName,
+    hold: Duration,
+}
+
+impl Keyring {
+    /// Opens the stores and the ledger of `home`, whose lock the caller holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], [`LedgerError`].
+    pub fn open(home: &Path, docker_dir: &Path, config: &Config) -> Result<Self, Fault> {
+        let (recorder, index) = Recorder::start(home)?;
+        let file = FileStore::open(home)?.holding(config.unlock);
+        let docker = DockerStore::open(docker_dir).holding(config.unlock);
+        let start = |error: std::io::Error| StoreError::Io {
+            what: "start a thread for",
+            path: home.to_owned(),
+            source: error,
+        };
+        let keyring = Self {
+            file: Worker::start(file).map_err(start)?,
+            docker: Worker::start(docker).map_err(start)?,
+            recorder,
+            index: RwLock::default(),
+            collections: Collections::default(),
+            docker_dir: docker_dir.to_owned(),
+            default_store: config.default_store,
+            hold: config.unlock,
+        };
+        keyring.set_index(index);
+        Ok(keyring)
+    }
+
+    /// How long a secret is held, unless asked otherwise.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.hold
+    }
+
+    fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_index(&self, entries: Vec<IndexEntry>) {
+        let index: Index = entries.into_iter().map(|entry| (entry.id, entry)).collect();
+        // Words for prompts, and which keyring to try first.
+        let hints: Vec<(KeyId, Hint)> = index.values().map(|e| (e.id, hint(e))).collect();
+        let for_docker = hints.clone();
+        self.file.post(move |store| {
+            for (id, hint) in hints {
+                store.hint(&id, hint);
+            }
+        });
+        self.docker.post(move |store| {
+            for (id, hint) in for_docker {
+                store.hint(&id, hint);
+            }
+        });
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+    }
+
+    /// Enrols a key, or changes what the index says of it, with its log entry.
+    async fn enrol(&self, key: IndexEntry, entry: NewEntry) -> Result<u64, Fault> {
+        let (number, index) = self
+            .recorder
+            .run(move |ledger| {
+                let number = ledger.enrol(&key, &entry)?;
+                Ok((number, ledger.index()?))
+            })
+            .await?;
+        self.set_index(index);
+        Ok(number)
+    }
+
+    /// Takes a key out of the index, with its log entry.
+    async fn forget(&self, id: KeyId, entry: NewEntry) -> Result<u64, Fault> {
+        let (number, index) = self
+            .recorder
+            .run(move |ledger| {
+                let number = ledger.remove(&id, &entry)?;
+                Ok((number, ledger.index()?))
+            })
+            .await?;
+        self.set_index(index);
+        Ok(number)
+    }
+
+    /// Appends an entry that moves no state.
+    async fn log(&self, entry: NewEntry) -> Result<u64, Fault> {
+        self.recorder.run(move |ledger| ledger.append(&entry)).await
+    }
+
+    /// Number and hash of the newest entry.
+    pub(crate) async fn log_head(&self) -> Result<(u64, [u8; 32]), Fault> {
+        self.recorder.run(|ledger| ledger.head()).await
+    }
+
+    /// Entries from `from`, at most `count`.
+    pub(crate) async fn log_entries(&self, from: u64, count: u64) -> Result<Vec<Entry>, Fault> {
+        self.recorder
+            .run(move |ledger| ledger.entries(from, count))
+            .await
+    }
+
+    /// Forgets every held secret; whether there was one.
+    pub(crate) async fn lock(&self) -> Result<bool, Fault> {
+        let held = self
+            .file
+            .run(|store| {
+                let held = !store.status().held.is_empty();
+                store.lock();
+                held
+            })
+            .await?;
+        self.docker.run(KeyStore::lock).await?;
+        let entry = NewEntry {
+            kind: "lock",
+            time: now(),
+            outcome: "done".to_owned(),
+            ..NewEntry::default()
+        };
+        self.log(entry).await?;
+        Ok(held)
+    }
+
+    /// Opens the repository keyring for a time; until when, in Unix seconds.
+    pub(crate) async fn unlock<M: Carries>(
+        &self,
+        person: &mut Person<'_>,
+        stream: &mut Stream<M>,
+        time: Duration,
+        scope: Scope,
+    ) -> Result<i64, Fault> {
+        let work: Work<FileStore, _> =
+            Arc::new(move |store, presence| store.unlock(time, scope, presence));
+        let until = person.with(&self.file, stream, true, work).await;
+        let outcome = match &until {
+            Ok(_) => "done",
+            Err(fault) => word(fault),
+        };
+        self.log(NewEntry {
+            kind: "unlock",
+            time: now(),
+            caller: person.caller.describe(),
+            grade: person.grade(),
+            outcome: outcome.to_owned(),
+            ..NewEntry::default()
+        })
+        .await?;
+        let until = until?
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        Ok(i64::try_from(until).unwrap_or(i64::MAX))
+    }
+
+    /// Lets the stores forget what was opened for a request.
+    fn end_request(&self, request: RequestId) {
+        self.file.post(move |store| store.end_request(request));
+        self.docker.post(move |store| store.end_request(request));
+    }
+}
+
+fn hint(entry: &IndexEntry) -> Hint {
+    Hint {
+        role: entry.role.clone(),
+        gun: entry.gun.clone().unwrap_or_default(),
+        label: entry.label.clone(),
+    }
+}

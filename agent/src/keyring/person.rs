@@ -1,0 +1,187 @@
+//! One request's dealings with the person: what was given, and asking for what is missing.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use signet_proto::v1::PromptMode;
+
+use super::{Fault, Keyring, worker::Worker};
+use crate::{
+    daemon::caller::Caller,
+    presence::{
+        Given, NoSecret, Presence, RequestId, SecretRequest,
+        prepared::Prepared,
+        stream::{Carries, Stream},
+    },
+    store::{KeyStore, StoreError},
+};
+
+/// Work for a store that may have to be done again once a secret is there.
+pub(super) type Work<S, T> =
+    Arc<dyn Fn(&mut S, &mut dyn Presence) -> Result<T, StoreError> + Send + Sync>;
+
+/// Yes on the caller's own stream.
+const YES_ON_STREAM: u32 = 1;
+
+/// The person behind one request.
+#[derive(Debug)]
+pub struct Person<'a> {
+    keyring: &'a Keyring,
+    pub(super) caller: Arc<Caller>,
+    mode: PromptMode,
+    pub(super) assume_yes: bool,
+    request: RequestId,
+    prepared: Option<Prepared>,
+    /// What the secrets are asked for, in the words of the request.
+    summary: Vec<String>,
+    /// Something was asked: stores may hold what was opened for this request.
+    asked: bool,
+}
+
+impl<'a> Person<'a> {
+    /// Nothing asked, nothing given.
+    pub(crate) fn new(
+        keyring: &'a Keyring,
+        caller: &Arc<Caller>,
+        mode: PromptMode,
+        assume_yes: bool,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let request = RequestId(NEXT.fetch_add(1, Ordering::Relaxed));
+        // Facts that may belong to another process give no right to what was typed in a terminal.
+        let session = caller.session.filter(|_| caller.confirmed);
+        Self {
+            keyring,
+            caller: Arc::clone(caller),
+            mode,
+            assume_yes,
+            request,
+            prepared: Some(Prepared::new(request, session)),
+            summary: Vec::new(),
+            asked: false,
+        }
+    }
+
+    /// Sets the words that every prompt from now on shows.
+    pub(super) fn about(&mut self, summary: Vec<String>) {
+        self.summary = summary;
+    }
+
+    /// How the next Start wants prompts.
+    pub(super) fn set_mode(&mut self, mode: PromptMode, assume_yes: bool) {
+        self.mode = mode;
+        self.assume_yes = assume_yes;
+    }
+
+    /// The best grade given for this request so far; 0 when held secrets did.
+    pub(super) fn grade(&self) -> u32 {
+        self.prepared.as_ref().map_or(0, Prepared::grade)
+    }
+
+    /// Forgets what was given: what comes is another change.
+    pub(super) fn forget(&mut self) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.forget();
+        }
+        self.end();
+    }
+
+    /// Runs `work` on a store, asking the person for whatever it turns out to need.
+    ///
+    /// `fresh`: held secrets do not count.
+    pub(super) async fn with<S: KeyStore + 'static, T: Send + 'static, M: Carries>(
+        &mut self,
+        store: &Worker<S>,
+        stream: &mut Stream<M>,
+        fresh: bool,
+        work: Work<S, T>,
+    ) -> Result<T, Fault> {
+        // What a forwarder's own machine opened must not serve those it forwards for.
+        let fresh = fresh || self.caller.is_forwarded();
+        loop {
+            let mut prepared = self.prepared.take().ok_or(Fault::Internal(
+                "an earlier step of this request was cut off",
+            ))?;
+            prepared.set_may_use_held(!fresh);
+            let job = Arc::clone(&work);
+            let (result, mut prepared) = store
+                .run(move |store| {
+                    let result = job(store, &mut prepared);
+                    (result, prepared)
+                })
+                .await?;
+            let wanted = prepared.take_wanted();
+            self.prepared = Some(prepared);
+            let error = match (result, wanted) {
+                (Ok(done), _) => return Ok(done),
+                (Err(error), None) => return Err(error.into()),
+                (Err(error), Some(wanted)) if wanted.attempts_left == 0 => {
+                    return Err(error.into());
+                }
+                (Err(error), Some(wanted)) => match self.ask(stream, &wanted).await? {
+                    Some(given) => {
+                        let prepared = self.prepared.as_mut().expect("put back above");
+                        prepared.give(wanted.name, wanted.new_secret, given);
+                        continue;
+                    }
+                    None => error,
+                },
+            };
+            return Err(error.into());
+        }
+    }
+
+    /// Asks for a secret; `None` when nobody has it.
+    pub(super) async fn ask<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        ask: &SecretRequest,
+    ) -> Result<Option<Given>, Fault> {
+        if self.caller.is_forwarded() {
+            return Err(Fault::Forwarded);
+        }
+        self.asked = true;
+        match stream.secret(ask, &self.summary).await {
+            Ok(given) => Ok(Some(given)),
+            Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Asks a yes/no question; the grade of the yes.
+    pub(super) async fn confirm<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        question: &str,
+    ) -> Result<u32, Fault> {
+        if self.assume_yes {
+            return Ok(YES_ON_STREAM);
+        }
+        if self.caller.is_forwarded() {
+            return Err(Fault::Forwarded);
+        }
+        if self.mode == PromptMode::None {
+            return Err(Fault::NeedsYes(question.to_owned()));
+        }
+        if stream.confirm(question, &self.summary).await? {
+            Ok(YES_ON_STREAM)
+        } else {
+            Err(Fault::Declined)
+        }
+    }
+
+    /// Lets the stores forget what was opened for this request.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.asked) {
+            self.keyring.end_request(self.request);
+        }
+    }
+}
+
+impl Drop for Person<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

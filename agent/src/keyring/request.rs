@@ -1,0 +1,475 @@
+//! One `Sign` stream, from its first byte to the server's answer.
+//!
+//! `parse → verify base → guard → consent and secrets → sign → verify → record → release`. The
+//! stores verify what they sign with the public key; the recorder re-checks the guard's history in
+//! the transaction that writes the entries; only then does a signature leave.
+
+mod head;
+mod release;
+
+use std::sync::Arc;
+
+use signet_proto::v1::{
+    Answer, NeedParts, Notice, Prompt, PromptMode, SignEvent, SignRequest, StaleBase, sign_event,
+    sign_request,
+};
+use signet_trust::{
+    Gun,
+    base::VerifiedBase,
+    guard::{History, Pass, Question, Refusal, Rule, check, snapshot_is_covered},
+    payload::{Item, change_digest, summarise},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use self::release::Released;
+pub(super) use self::{head::Head, release::claims};
+use super::{
+    Fault, Keyring, Person,
+    base::{self, Found, Named},
+    collection::{Held, Turn},
+    creation::Created,
+    sign::Order,
+};
+use crate::{
+    daemon::caller::Caller,
+    ledger::NewEntry,
+    presence::stream::{Carries, Stream},
+    service::{Shared, now, status::word},
+};
+
+/// What follows messages of this request refer to.
+#[derive(Debug)]
+struct Open {
+    head: Head,
+    base: Option<VerifiedBase>,
+    /// All items of the steps so far.
+    items: Arc<Vec<Item>>,
+    created: Option<Created>,
+    released: Vec<Released>,
+    /// Overrides that were consented to.
+    overrides: Vec<Rule>,
+    /// Bytes of it in memory.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Carries for SignRequest {
+    type Event = SignEvent;
+
+    fn ask(prompt: Prompt) -> SignEvent {
+        event(sign_event::Event::Prompt(prompt))
+    }
+
+    fn answer(self) -> Result<Answer, Self> {
+        match self.message {
+            Some(sign_request::Message::Answer(answer)) => Ok(answer),
+            _ => Err(self),
+        }
+    }
+}
+
+fn event(event: sign_event::Event) -> SignEvent {
+    SignEvent { event: Some(event) }
+}
+
+/// Serves a stream until the client has closed its side.
+pub(crate) async fn serve(
+    shared: &Shared,
+    caller: &Arc<Caller>,
+    stream: &mut Stream<SignRequest>,
+) -> Result<(), Fault> {
+    let person = Person::new(&shared.keyring, caller, PromptMode::Any, false);
+    let mut request = Request {
+        shared,
+        keyring: &shared.keyring,
+        person,
+        open: None,
+    };
+    loop {
+        let message = match &request.open {
+            None => stream.next().await?,
+            Some(_) => stream.next_at_leisure().await?,
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let result = match message.message {
+            Some(sign_request::Message::Start(start)) => request.start(start, stream).await,
+            Some(sign_request::Message::Step(step)) => request.step(step, stream).await,
+            Some(sign_request::Message::Report(report)) => request.report(report, stream).await,
+            _ => Err(Fault::Malformed("a message out of turn".to_owned())),
+        };
+        if let Err(fault) = result {
+            request.log_failure(&fault).await;
+            return Err(fault);
+        }
+    }
+}
+
+struct Request<'a> {
+    shared: &'a Shared,
+    keyring: &'a Keyring,
+    person: Person<'a>,
+    open: Option<Open>,
+}
+
+impl Request<'_> {
+    async fn start(
+        &mut self,
+        start: signet_proto::v1::Start,
+        stream: &mut Stream<SignRequest>,
+    ) -> Result<(), Fault> {
+        let earlier = self.open.take();
+        let (head, plan) = head::read(start)?;
+        self.person.set_mode(head.mode, head.assume_yes);
+        let room = head::make_room(self.shared, plan.bytes(), stream).await?;
+        let (named, items) = plan.receive(stream).await?;
+        self.open = Some(Open {
+            head,
+            base: None,
+            items: Arc::new(Vec::new()),
+            created: None,
+            released: Vec::new(),
+            overrides: Vec::new(),
+            _room: room,
+        });
+        let open = self.open.as_mut().expect("set above");
+        if open.head.creation.is_some() {
+            if !matches!(named, Named::Absent) {
+                return Err(Fault::Malformed(
+                    "the creation of a collection has no base".into(),
+                ));
+            }
+            let created = self
+                .keyring
+                .create(&open.head, &mut self.person, stream)
+                .await?;
+            open.overrides.clone_from(&created.overrides);
+            open.created = Some(created);
+            return Ok(());
+        }
+        let mut turn = self
+            .keyring
+            .collections
+            .enter(&open.head.gun, stream)
+            .await?;
+        let found = base::find(
+            &open.head.gun,
+            named,
+            &mut turn,
+            &self.keyring.recorder,
+            now(),
+        )
+        .await?;
+        open.base = match found {
+            Found::Base(base) => base,
+            Found::Missing(parts) => {
+                self.open = None;
+                let need = sign_event::Event::NeedParts(NeedParts { parts });
+                return stream.send(event(need)).await;
+            }
+        };
+        // What was given for an earlier Start counts for this one only if it is the same change.
+        if let Some(earlier) = earlier {
+            let same = change_digest(earlier.base.as_ref(), &earlier.items)
+                == change_digest(open.base.as_ref(), &items);
+            if same {
+                open.overrides = earlier.overrides;
+            } else {
+                self.person.forget();
+            }
+        }
+        self.sign(items, turn, stream).await
+    }
+
+    /// A second step on the same stream, or what follows `Created`.
+    async fn step(
+        &mut self,
+        step: signet_proto::v1::Step,
+        stream: &mut Stream<SignRequest>,
+    ) -> Result<(), Fault> {
+        let plan = head::read_step(step)?;
+        let Some(open) = self.open.as_mut() else {
+            return Err(Fault::Malformed("a step without a start".to_owned()));
+        };
+        let _room = head::make_room(self.shared, plan.bytes(), stream).await?;
+        let (_, items) = plan.receive(stream).await?;
+        if let Some(created) = &open.created {
+            created.check(&items)?;
+        }
+        let second = !open.released.is_empty();
+        if second && !self.is_covered(&items) {
+            self.person.forget();
+        }
+        let open = self.open.as_ref().expect("checked above");
+        let turn = self
+            .keyring
+            .collections
+            .enter(&open.head.gun, stream)
+            .await?;
+        self.sign(items, turn, stream).await
+    }
+
+    /// Whether the consent of the first step covers a second one.
+    fn is_covered(&self, items: &[Item]) -> bool {
+        let Some(open) = &self.open else { return false };
+        let wires: Vec<_> = open
+            .released
+            .iter()
+            .map(|doc| (doc.role.clone(), doc.wire(&open.items)))
+            .collect();
+        let released: Vec<_> = wires
+            .iter()
+            .map(|(role, wire)| (role.clone(), wire.as_slice()))
+            .collect();
+        items
+            .iter()
+            .all(|item| snapshot_is_covered(open.base.as_ref(), &item.payload, &released))
+    }
+
+    /// Guard, consent, signatures, ledger, release: for the items of one step.
+    async fn sign(
+        &mut self,
+        items: Vec<Item>,
+        mut turn: Turn,
+        stream: &mut Stream<SignRequest>,
+    ) -> Result<(), Fault> {
+        let open = self
+            .open
+            .as_mut()
+            .expect("a step belongs to an open request");
+        let gun = &open.head.gun;
+        let history = turn.history(gun, &self.keyring.recorder).await?;
+        // Documents of the first step stand above those of the second: they are asked about again,
+        // and pass as what was signed.
+        let before = open.items.len();
+        let mut all = Arc::unwrap_or_clone(std::mem::take(&mut open.items));
+        all.extend(items);
+        open.items = Arc::new(all);
+        let question = Question {
+            gun,
+            base: open.base.as_ref(),
+            items: &open.items,
+            allow: &open.head.allow,
+            now: now(),
+            creating: open.created.is_some(),
+        };
+        let pass = match check(&history, &question) {
+            Ok(pass) => pass,
+            Err(refusal) => {
+                if let Some(base) = &open.base {
+                    base::observe(gun, base, &mut turn, &self.keyring.recorder).await?;
+                }
+                if let Refusal::StaleBase { reason, next } = refusal {
+                    self.open = None;
+                    let stale = sign_event::Event::StaleBase(StaleBase { reason, next });
+                    return stream.send(event(stale)).await;
+                }
+                return Err(refused(refusal, open.head.refetched));
+            }
+        };
+        if self.person.caller.is_forwarded() {
+            return Err(Fault::Forwarded);
+        }
+        let summary = self.summary(&history, &pass, before);
+        self.announce_first_use(&pass, stream).await?;
+        let open = self
+            .open
+            .as_mut()
+            .expect("a step belongs to an open request");
+        if pass
+            .overrides
+            .iter()
+            .any(|rule| !open.overrides.contains(rule))
+        {
+            // Not what an earlier yes was about.
+            self.person.forget();
+        }
+        self.person.about(summary.clone());
+        let order = Order {
+            gun: &open.head.gun,
+            base: open.base.as_ref(),
+            items: &open.items,
+            from: before,
+            docker_dir: &open.head.docker_dir,
+            fresh: !pass.overrides.is_empty(),
+        };
+        let made = self
+            .keyring
+            .sign_items(order, &mut self.person, stream)
+            .await?;
+        open.overrides.clone_from(&pass.overrides);
+        self.release(before, made, pass, history, summary, turn, stream)
+            .await
+    }
+
+    /// The words for the person and the log.
+    fn summary(&self, history: &History, pass: &Pass, from: usize) -> Vec<String> {
+        let open = self
+            .open
+            .as_ref()
+            .expect("a step belongs to an open request");
+        let index = self.keyring.index();
+        let label = |id: &signet_trust::KeyId| {
+            let entry = index.get(id)?;
+            (!entry.label.is_empty()).then(|| entry.label.clone())
+        };
+        let mut lines = summarise(
+            &open.head.gun,
+            open.base.as_ref(),
+            &open.items[from..],
+            now(),
+            &label,
+        )
+        .lines;
+        release::describe(history, pass, &open.head, &mut lines);
+        lines
+    }
+
+    async fn announce_first_use(
+        &self,
+        pass: &Pass,
+        stream: &mut Stream<SignRequest>,
+    ) -> Result<(), Fault> {
+        let open = self
+            .open
+            .as_ref()
+            .expect("a step belongs to an open request");
+        if !pass.new_lineage || open.base.is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "first contact with {}: its root keys are recorded now and expected from here on",
+            open.head.gun
+        );
+        stream
+            .send(event(sign_event::Event::Notice(Notice { text })))
+            .await
+    }
+
+    /// Failures and refusals are logged and move no state.
+    async fn log_failure(&self, fault: &Fault) {
+        let Some(open) = &self.open else { return };
+        let refused = matches!(
+            fault,
+            Fault::Refused { .. }
+                | Fault::Declined
+                | Fault::NotEnrolled(_)
+                | Fault::KeyRole { .. }
+                | Fault::Conflict { .. }
+                | Fault::Forwarded
+                | Fault::NothingToConfirmWith(..)
+        );
+        if matches!(fault, Fault::Gone | Fault::Stopping | Fault::Refetch { .. }) {
+            return;
+        }
+        let item = open.items.last();
+        let entry = NewEntry {
+            kind: if refused { "refuse" } else { "fail" },
+            time: now(),
+            gun: open.head.gun.to_string(),
+            role: item.map(|item| item.role.to_string()).unwrap_or_default(),
+            version: item
+                .and_then(|item| item.payload.document().ok())
+                .map_or(0, signet_trust::document::Document::version),
+            payload: item.map(|item| item.payload.hash()),
+            summary: crate::keyring::fault::chain(fault),
+            caller: self.person.caller.describe(),
+            grade: self.person.grade(),
+            rule: match fault {
+                Fault::Refused { rule, .. } => rule.to_string(),
+                _ => String::new(),
+            },
+            outcome: word(fault).to_owned(),
+            ..NewEntry::default()
+        };
+        if let Err(error) = self.keyring.log(entry).await {
+            tracing::error!(%error, "a failure could not be logged");
+        }
+    }
+}
+
+pub(super) fn refused(refusal: Refusal, refetched: bool) -> Fault {
+    match refusal {
+        Refusal::RefetchOnce { rule, reason, next } if !refetched => {
+            Fault::Refetch { rule, reason, next }
+        }
+        Refusal::RefetchOnce { rule, reason, next } => Fault::Refused {
+            rule,
+            reason,
+            next,
+            can_override: true,
+        },
+        Refusal::Refused {
+            rule,
+            reason,
+            next,
+            can_override,
+            ..
+        } => Fault::Refused {
+            rule,
+            reason,
+            next,
+            can_override,
+        },
+        // The caller turned it into an event.
+        Refusal::StaleBase { reason, next } => Fault::Refused {
+            rule: Rule::Rollback,
+            reason,
+            next,
+            can_override: true,
+        },
+    }
+}
+
+impl Keyring {
+    /// What is recorded of a GUN, for a client that is about to ask.
+    pub(crate) async fn collection(
+        &self,
+        gun: &Gun,
+    ) -> Result<signet_proto::v1::CollectionReply, Fault> {
+        use signet_proto::v1::{CollectionReply, Lineage};
+        // Somebody at work on it may wait for a person: then the ledger says what it knows.
+        let mut turn = self.collections.enter_if_free(gun);
+        let history = match &mut turn {
+            Some(turn) => turn.history(gun, &self.recorder).await?,
+            None => {
+                let gun = gun.clone();
+                Arc::new(
+                    self.recorder
+                        .run(move |ledger| ledger.history(&gun))
+                        .await?,
+                )
+            }
+        };
+        let roots = if history.collections.is_empty() {
+            Vec::new()
+        } else {
+            let gun = gun.clone();
+            self.recorder.run(move |ledger| ledger.roots(&gun)).await?
+        };
+        let lineages = history
+            .collections
+            .iter()
+            .map(|(lineage, state)| {
+                let wire = roots
+                    .iter()
+                    .find(|root| root.lineage == *lineage)
+                    .map(|root| &root.wire);
+                Lineage {
+                    id: lineage.0.to_vec(),
+                    root_version: wire.map_or(0, |wire| release::root_version(wire)),
+                    root_sha256: wire
+                        .map(|wire| super::collection::digest(wire).to_vec())
+                        .unwrap_or_default(),
+                    published: state.is_published(),
+                }
+            })
+            .collect();
+        let held = turn
+            .as_ref()
+            .and_then(|turn| turn.held.as_ref())
+            .map(|held: &Held| held.hashes().map(|hash| hash.to_vec()).collect())
+            .unwrap_or_default();
+        Ok(CollectionReply { lineages, held })
+    }
+}

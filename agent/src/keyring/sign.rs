@@ -1,0 +1,357 @@
+//! From the items of a step to their signatures: which key lies where, whether it may sign this,
+//! and the signature itself. Nothing here is released; that is the recorder's.
+
+use std::sync::Arc;
+
+use signet_trust::{
+    Gun, KeyId, PublicKey, RoleName, Signature, base::VerifiedBase, document::Document,
+    payload::Item,
+};
+
+use super::{Fault, Keyring, Person, StoreName, person::Work, worker::Worker};
+use crate::{
+    ledger::IndexEntry,
+    presence::stream::{Carries, Stream},
+    store::{KeyStore, Purpose, StoreError, StoredKey},
+};
+
+/// One signature to be made.
+#[derive(Clone, Debug)]
+struct Job {
+    /// Index of the item.
+    item: usize,
+    /// As the documents list the key.
+    listed: KeyId,
+    /// As the store knows it.
+    canonical: KeyId,
+    public: PublicKey,
+    store: StoreName,
+    /// A secret given for this request is needed.
+    fresh: bool,
+}
+
+/// A signature with whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// Index of the item.
+    pub(super) item: usize,
+    /// As the store knows the key.
+    pub(super) canonical: KeyId,
+    pub(super) signature: Signature,
+}
+
+/// What the keys are asked to sign, and under which rules.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order<'a> {
+    pub(super) gun: &'a Gun,
+    pub(super) base: Option<&'a VerifiedBase>,
+    /// Items of all steps so far; those before `from` are signed.
+    pub(super) items: &'a Arc<Vec<Item>>,
+    /// The first item to be signed.
+    pub(super) from: usize,
+    /// Docker's directory as the caller sees it; empty when it does not say.
+    pub(super) docker_dir: &'a str,
+    /// An override is in force: no held secret counts.
+    pub(super) fresh: bool,
+}
+
+impl Keyring {
+    /// Makes all signatures, or none.
+    pub(super) async fn sign_items<M: Carries>(
+        &self,
+        order: Order<'_>,
+        person: &mut Person<'_>,
+        stream: &mut Stream<M>,
+    ) -> Result<Vec<Made>, Fault> {
+        let mut jobs = self.jobs(order).await?;
+        jobs.sort_by_key(|job| (job.fresh, job.store.as_str(), job.item));
+        let mut made = Vec::with_capacity(jobs.len());
+        for group in jobs.chunk_by(|a, b| (a.fresh, a.store) == (b.fresh, b.store)) {
+            let signed = match group[0].store {
+                StoreName::File => sign_in(&self.file, group, order, person, stream).await?,
+                StoreName::Docker => sign_in(&self.docker, group, order, person, stream).await?,
+            };
+            let index = self.index();
+            for (job, (stored, bytes)) in group.iter().zip(signed) {
+                let role = &order.items[job.item].role;
+                check_authority(
+                    &stored,
+                    index.get(&job.canonical),
+                    job.store,
+                    role,
+                    order.gun,
+                )?;
+                made.push(Made {
+                    item: job.item,
+                    canonical: job.canonical,
+                    signature: Signature {
+                        key_id: job.listed,
+                        method: job.public.method(),
+                        bytes,
+                    },
+                });
+            }
+            if group[0].fresh && person.grade() < GIVEN {
+                let what = match order.fresh {
+                    true => "an override".to_owned(),
+                    false => "a signature by a root key".to_owned(),
+                };
+                return Err(Fault::NothingToConfirmWith(group[0].canonical, what));
+            }
+        }
+        made.sort_by_key(|made| made.item);
+        Ok(made)
+    }
+
+    async fn jobs(&self, order: Order<'_>) -> Result<Vec<Job>, Fault> {
+        let mut jobs = Vec::new();
+        for (index, item) in order.items.iter().enumerate().skip(order.from) {
+            for listed in &item.key_ids {
+                let public = listed_key(order, &item.role, listed)
+                    .ok_or_else(|| no_key(&item.role, order.gun, *listed))?;
+                let canonical = public
+                    .canonical_id()
+                    .map_err(|_| no_key(&item.role, order.gun, *listed))?;
+                let (store, enrolled) = self
+                    .locate(&canonical, order.docker_dir)
+                    .await?
+                    .ok_or_else(|| no_key(&item.role, order.gun, canonical))?;
+                if !enrolled
+                    && !order
+                        .base
+                        .is_some_and(|base| base.lists(&item.role, &public))
+                {
+                    return Err(Fault::NotEnrolled(canonical));
+                }
+                jobs.push(Job {
+                    item: index,
+                    listed: *listed,
+                    canonical,
+                    public,
+                    store,
+                    fresh: order.fresh || item.role == RoleName::Root,
+                });
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Where a key lies, and whether it is enrolled.
+    pub(super) async fn locate(
+        &self,
+        id: &KeyId,
+        docker_dir: &str,
+    ) -> Result<Option<(StoreName, bool)>, Fault> {
+        let enrolled = self.index().get(id).map(|entry| entry.store.clone());
+        if enrolled.as_deref() == Some(StoreName::File.as_str()) {
+            return Ok(Some((StoreName::File, true)));
+        }
+        let id = *id;
+        if enrolled.is_none() && self.file.run(move |store| has(store, &id)).await?? {
+            return Ok(Some((StoreName::File, false)));
+        }
+        // From here on it matters which directory Docker's keys are in.
+        self.same_docker_dir(docker_dir)?;
+        if self.docker.run(move |store| has(store, &id)).await?? {
+            return Ok(Some((StoreName::Docker, enrolled.is_some())));
+        }
+        Ok(None)
+    }
+
+    /// Fails when the caller's directory of Docker's keys is another one than ours.
+    pub(super) fn same_docker_dir(&self, theirs: &str) -> Result<(), Fault> {
+        if theirs.is_empty() {
+            return Ok(());
+        }
+        let theirs = crate::daemon::docker_config(theirs.into());
+        let ours = crate::daemon::docker_config(self.docker_dir.clone());
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(Fault::DockerDir {
+            ours: ours.display().to_string(),
+            theirs: theirs.display().to_string(),
+        })
+    }
+}
+
+/// A passphrase given for this request, or better.
+const GIVEN: u32 = 3;
+
+fn has<S: KeyStore>(store: &mut S, id: &KeyId) -> Result<bool, StoreError> {
+    Ok(store.list()?.keys.iter().any(|key| key.id == *id))
+}
+
+fn no_key(role: &RoleName, gun: &Gun, id: KeyId) -> Fault {
+    Fault::NoKeyHere {
+        role: role.clone(),
+        gun: gun.to_string(),
+        needed: vec![id],
+    }
+}
+
+/// The public key that a document lists under this ID for the role: one of this request, or of the
+/// base.
+fn listed_key(order: Order<'_>, role: &RoleName, id: &KeyId) -> Option<PublicKey> {
+    let in_request =
+        order.items.iter().find_map(
+            |item| match (role.parent(), item.payload.document().ok()?) {
+                (None, Document::Root(root)) => root.keys.get(id),
+                (Some(parent), Document::Targets(targets)) if item.role == parent => {
+                    targets.delegations.keys.get(id)
+                }
+                _ => None,
+            },
+        );
+    let in_base = || {
+        let signers = order.base?.signers(role)?;
+        signers
+            .keys
+            .iter()
+            .find(|(listed, _)| listed == id)
+            .map(|(_, key)| (*key).clone())
+    };
+    in_request.cloned().or_else(in_base)
+}
+
+async fn sign_in<S: KeyStore + 'static, M: Carries>(
+    store: &Worker<S>,
+    jobs: &[Job],
+    order: Order<'_>,
+    person: &mut Person<'_>,
+    stream: &mut Stream<M>,
+) -> Result<Vec<(StoredKey, Vec<u8>)>, Fault> {
+    let items = Arc::clone(order.items);
+    let todo: Vec<(usize, KeyId)> = jobs.iter().map(|job| (job.item, job.canonical)).collect();
+    let work: Work<S, _> = Arc::new(move |store, presence| {
+        todo.iter()
+            .map(|(item, id)| {
+                let message = items[*item].payload.bytes();
+                let signature = store.sign(id, Purpose::Document, message, presence)?;
+                Ok((store.open(id, presence)?, signature))
+            })
+            .collect()
+    });
+    person.with(store, stream, jobs[0].fresh, work).await
+}
+
+/// Whether the key is for this. For native files the authority is what is inside the file; what
+/// file and index say must agree wherever both say something.
+pub(super) fn check_authority(
+    stored: &StoredKey,
+    enrolled: Option<&IndexEntry>,
+    store: StoreName,
+    role: &RoleName,
+    gun: &Gun,
+) -> Result<(), Fault> {
+    let found = (stored.role.as_deref(), stored.gun.as_deref());
+    if let Some(entry) = enrolled {
+        let indexed = (Some(entry.role.as_str()), entry.gun.as_deref());
+        let differs =
+            |a: Option<&str>, b: Option<&str>| matches!((a, b), (Some(a), Some(b)) if a != b);
+        if differs(found.0, indexed.0) || differs(found.1, indexed.1) {
+            return Err(Fault::Conflict {
+                id: stored.id,
+                found: words(found.0, found.1),
+                indexed: words(indexed.0, indexed.1),
+            });
+        }
+    }
+    // What the index knows stands in where Docker's file has no headers.
+    let key_role = found.0.or(enrolled.map(|entry| entry.role.as_str()));
+    let key_gun = found.1.or(enrolled.and_then(|entry| entry.gun.as_deref()));
+    let of_this_gun = key_gun.is_none_or(|of| of == gun.as_str());
+    let fits = match (role, key_role) {
+        (RoleName::Root, role) => role == Some("root"),
+        (_, Some("root")) => false,
+        // Docker and notary use their keys for whatever lists them; so do we in their store.
+        _ if store == StoreName::Docker => true,
+        (RoleName::Targets, role) => role == Some("targets") && of_this_gun,
+        (RoleName::Snapshot, role) => role == Some("snapshot") && of_this_gun,
+        (RoleName::Timestamp, _) => false,
+        (RoleName::Delegation(_), Some("snapshot" | "timestamp")) => false,
+        (RoleName::Delegation(_), _) => true,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(Fault::KeyRole {
+            id: stored.id,
+            what: words(key_role, key_gun),
+            role: role.clone(),
+            gun: gun.to_string(),
+        })
+    }
+}
+
+/// `a targets key of docker.io/me/app`.
+pub(super) fn words(role: Option<&str>, gun: Option<&str>) -> String {
+    let role = role.unwrap_or("unknown");
+    match gun.filter(|gun| !gun.is_empty()) {
+        Some(gun) => format!("a {role} key of {gun}"),
+        None => format!("a {role} key"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(role: &str, gun: Option<&str>) -> StoredKey {
+        StoredKey {
+            id: KeyId([7; 32]),
+            role: Some(role.to_owned()),
+            gun: gun.map(str::to_owned),
+            public: None,
+            path: "/k".into(),
+            encrypted: true,
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_native_key_signs_what_its_file_says_it_is_for() {
+        let gun: Gun = "reg/a".parse().unwrap();
+        let releases: RoleName = "targets/releases".parse().unwrap();
+        let table: [(&str, Option<&str>, &RoleName, bool); 9] = [
+            ("root", None, &RoleName::Root, true),
+            ("root", None, &RoleName::Targets, false),
+            ("targets", Some("reg/a"), &RoleName::Targets, true),
+            ("targets", Some("reg/b"), &RoleName::Targets, false),
+            ("targets", Some("reg/a"), &RoleName::Root, false),
+            ("snapshot", Some("reg/a"), &RoleName::Snapshot, true),
+            ("targets", Some("reg/a"), &RoleName::Snapshot, false),
+            ("alice", None, &releases, true),
+            ("alice", None, &RoleName::Targets, false),
+        ];
+        for (role, of, asked, fits) in table {
+            let result = check_authority(&key(role, of), None, StoreName::File, asked, &gun);
+            assert_eq!(result.is_ok(), fits, "{role} {of:?} for {asked}");
+        }
+    }
+
+    #[test]
+    fn file_and_index_that_disagree_stop_that_key() {
+        let gun: Gun = "reg/a".parse().unwrap();
+        let entry = IndexEntry {
+            id: KeyId([7; 32]),
+            role: "targets".to_owned(),
+            gun: Some("reg/b".to_owned()),
+            label: String::new(),
+            store: "file".to_owned(),
+            public: PublicKey::new(signet_trust::KeyType::Ed25519, vec![0; 32]),
+            enrolled_at: 0,
+            certificates: Vec::new(),
+            used_opaque: false,
+        };
+        let stored = key("targets", Some("reg/a"));
+        let result = check_authority(
+            &stored,
+            Some(&entry),
+            StoreName::File,
+            &RoleName::Targets,
+            &gun,
+        );
+        assert!(matches!(result, Err(Fault::Conflict { .. })), "{result:?}");
+    }
+}

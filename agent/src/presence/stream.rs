@@ -1,0 +1,295 @@
+//! The caller's own stream as the channel to the person.
+//!
+//! Every prompt has a random id that is used once and is bound to the one stream (and so to the
+//! one request) that it was sent on: an answer with another id, or one that comes when nothing was
+//! asked, is dropped. Nobody waits on a store's thread: the request's task asks, and the store is
+//! called again with the answer.
+
+use std::time::Duration;
+
+use signet_proto::v1::{
+    self, Answer, NeedConfirm, NeedPassphrase, Prompt, answer, need_passphrase, prompt,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout_at},
+};
+use tonic::{Status, Streaming};
+
+use super::{Given, NoSecret, SecretName, SecretRequest};
+use crate::{key::Secret, keyring::Fault};
+
+/// How long a person has for one answer.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long a client has to send what needs nobody: the rest of a request, a report.
+const SENDING: Duration = Duration::from_secs(2 * 60);
+/// Answers to nothing that are put up with on one stream.
+const MAX_STRAY: u32 = 32;
+/// Longest secret taken.
+const MAX_SECRET: usize = 64 * 1024;
+/// What a secret that was given for this request is worth.
+const GIVEN: u32 = 3;
+
+/// How the messages of one service carry prompts and answers.
+pub trait Carries: Sized + Send + 'static {
+    /// What the agent sends.
+    type Event: Send + 'static;
+
+    /// A prompt as an event.
+    fn ask(prompt: Prompt) -> Self::Event;
+
+    /// The answer in a message, or the message back.
+    ///
+    /// # Errors
+    ///
+    /// The message itself, boxed by the caller's wish for small results, where it is no answer.
+    fn answer(self) -> Result<Answer, Self>;
+}
+
+/// One stream of a caller: messages in, events out, and the person behind it.
+pub struct Stream<M: Carries> {
+    inbound: Streaming<M>,
+    events: mpsc::Sender<Result<M::Event, Status>>,
+    stopping: watch::Receiver<bool>,
+    stray: u32,
+}
+
+impl<M: Carries> std::fmt::Debug for Stream<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("stray", &self.stray)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Carries> Stream<M> {
+    /// Joins the two directions.
+    #[must_use]
+    pub fn new(
+        inbound: Streaming<M>,
+        events: mpsc::Sender<Result<M::Event, Status>>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            inbound,
+            events,
+            stopping,
+            stray: 0,
+        }
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`] when the caller went away.
+    pub async fn send(&self, event: M::Event) -> Result<(), Fault> {
+        self.events.send(Ok(event)).await.map_err(|_| Fault::Gone)
+    }
+
+    /// Ends the stream with a failure.
+    pub async fn fail(&self, status: Status) {
+        // A caller that is gone needs no reason.
+        let _ = self.events.send(Err(status)).await;
+    }
+
+    /// The next message of the request; `None` when the client closed its side. Answers that
+    /// nobody asked for are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`], [`Fault::Slow`], [`Fault::Malformed`].
+    pub async fn next(&mut self) -> Result<Option<M>, Fault> {
+        let deadline = Instant::now() + SENDING;
+        loop {
+            let message = timeout_at(deadline, self.inbound.message())
+                .await
+                .map_err(|_| Fault::Slow)?
+                .map_err(broken)?;
+            match message.map(M::answer) {
+                None => return Ok(None),
+                Some(Err(message)) => return Ok(Some(message)),
+                Some(Ok(stray)) => self.drop_stray(stray)?,
+            }
+        }
+    }
+
+    /// Like [`Stream::next`], but waits as long as the client keeps the stream open: between the
+    /// steps of a request nothing is held for it. Ends when the agent stops.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::next`], and [`Fault::Stopping`].
+    pub async fn next_at_leisure(&mut self) -> Result<Option<M>, Fault> {
+        loop {
+            let message = tokio::select! {
+                message = self.inbound.message() => message.map_err(broken)?,
+                () = stopped(&mut self.stopping) => return Err(Fault::Stopping),
+            };
+            match message.map(M::answer) {
+                None => return Ok(None),
+                Some(Err(message)) => return Ok(Some(message)),
+                Some(Ok(stray)) => self.drop_stray(stray)?,
+            }
+        }
+    }
+
+    /// Waits for `work` while the caller is there; a caller that goes away cancels it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`], [`Fault::Stopping`].
+    pub async fn while_there<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.events.closed() => Err(Fault::Gone),
+            () = stopped(&mut self.stopping) => Err(Fault::Stopping),
+        }
+    }
+
+    /// Asks for a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::NoSecret`] and those of the stream.
+    pub async fn secret(
+        &mut self,
+        ask: &SecretRequest,
+        summary: &[String],
+    ) -> Result<Given, Fault> {
+        let (what, key_id) = match &ask.name {
+            SecretName::Keyring => (need_passphrase::What::Keyring, String::new()),
+            SecretName::Root => (need_passphrase::What::Root, String::new()),
+            SecretName::Key(id) => (need_passphrase::What::Key, id.to_string()),
+            SecretName::Export => (need_passphrase::What::Export, String::new()),
+        };
+        let need = NeedPassphrase {
+            what: what.into(),
+            key_id,
+            role: ask.role.clone(),
+            gun: ask.gun.clone(),
+            label: ask.label.clone(),
+            attempts_left: ask.attempts_left,
+            new_secret: ask.new_secret,
+            refused: ask.refused.clone(),
+            summary: summary.to_vec(),
+        };
+        match self.ask(prompt::Ask::Passphrase(need)).await? {
+            Some(answer::Answer::Secret(v1::Secret { value, source: _ })) => {
+                let secret = Secret::new(value);
+                if secret.expose().len() > MAX_SECRET {
+                    return Err(Fault::Malformed(format!(
+                        "a passphrase of more than {MAX_SECRET} bytes"
+                    )));
+                }
+                Ok(Given {
+                    secret,
+                    grade: GIVEN,
+                })
+            }
+            Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
+            Some(answer::Answer::Yes(_)) => Err(Fault::Malformed(
+                "a yes where a passphrase was asked for".to_owned(),
+            )),
+            Some(answer::Answer::Unavailable(_)) | None => {
+                Err(Fault::NoSecret(NoSecret::Unavailable))
+            }
+        }
+    }
+
+    /// Asks a yes/no question: worth grade 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::NoSecret`] and those of the stream.
+    pub async fn confirm(&mut self, question: &str, summary: &[String]) -> Result<bool, Fault> {
+        let need = NeedConfirm {
+            summary: summary.to_vec(),
+            question: question.to_owned(),
+            grade: 1,
+            rule: String::new(),
+        };
+        match self.ask(prompt::Ask::Confirm(need)).await? {
+            Some(answer::Answer::Yes(yes)) => Ok(yes),
+            Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
+            Some(answer::Answer::Secret(_)) => Err(Fault::Malformed(
+                "a secret where a yes or no was asked for".to_owned(),
+            )),
+            Some(answer::Answer::Unavailable(_)) | None => {
+                Err(Fault::NoSecret(NoSecret::Unavailable))
+            }
+        }
+    }
+
+    async fn ask(&mut self, ask: prompt::Ask) -> Result<Option<answer::Answer>, Fault> {
+        let id = fresh_id()?;
+        self.send(M::ask(Prompt {
+            id: id.clone(),
+            ask: Some(ask),
+        }))
+        .await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = tokio::select! {
+                message = timeout_at(deadline, self.inbound.message()) => message,
+                () = self.events.closed() => return Err(Fault::Gone),
+                () = stopped(&mut self.stopping) => return Err(Fault::Stopping),
+            };
+            let message = message
+                .map_err(|_| Fault::NobodyAnswered)?
+                .map_err(broken)?;
+            match message.map(M::answer) {
+                // It closed its side: nobody can answer any more.
+                None => return Err(Fault::NoSecret(NoSecret::Unavailable)),
+                Some(Ok(answer)) if answer.prompt_id == id => return Ok(answer.answer),
+                Some(Ok(stray)) => self.drop_stray(stray)?,
+                Some(Err(_)) => {
+                    return Err(Fault::Malformed(
+                        "a message where an answer was due".to_owned(),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn drop_stray(&mut self, stray: Answer) -> Result<(), Fault> {
+        if let Some(answer::Answer::Secret(secret)) = stray.answer {
+            drop(Secret::new(secret.value));
+        }
+        self.stray += 1;
+        tracing::warn!(
+            count = self.stray,
+            "an answer to no prompt of this stream was dropped"
+        );
+        if self.stray > MAX_STRAY {
+            return Err(Fault::Malformed(
+                "too many answers to prompts that were not asked".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Resolves when the agent stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An agent whose sender is gone has stopped, too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// A broken stream is a caller that went away; a message that could not be decoded is its fault.
+fn broken(status: Status) -> Fault {
+    match status.code() {
+        tonic::Code::Internal | tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
+            Fault::Malformed(status.message().to_owned())
+        }
+        _ => Fault::Gone,
+    }
+}
+
+/// 128 random bits in hex.
+fn fresh_id() -> Result<String, Fault> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| Fault::Internal("the system gives no randomness"))?;
+    Ok(hex::encode(bytes))
+}
