@@ -4,5 +4,6 @@ pub(crate) mod config;
 pub(crate) mod credentials;
 pub(crate) mod endpoint;
 pub(crate) mod engine;
+mod info;
 pub(crate) mod progress;
 pub(crate) mod stream;

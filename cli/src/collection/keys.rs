@@ -84,7 +84,7 @@ pub(crate) async fn targets(
         several if !ui.may_ask() => Err(Failure::usage(format!(
             "several targets keys are enrolled for {gun}, and --no-input forbids to ask which"
         ))
-        .fix("remove those that are not needed: signet key remove KEY")
+        .fix("remove those that are not needed: `signet key remove KEY`")
         .candidates(several.iter().map(|key| describe(key)).collect())),
         several => {
             let items: Vec<String> = several.iter().map(|key| describe(key)).collect();
@@ -156,7 +156,9 @@ pub(crate) fn find_root<'a>(keys: &'a [KeyInfo], name: &str) -> Result<&'a KeyIn
         [only] => Ok(only),
         [] => Err(
             Failure::usage(format!("--root {name}: no root key is called so"))
-                .fix("signet key list shows the keys; signet key generate --role root makes one")
+                .fix(
+                    "`signet key list` shows the keys; `signet key generate --role root` makes one",
+                )
                 .candidates(describe_all(&roots)),
         ),
         several => Err(

@@ -4,24 +4,25 @@
 //! repeated on the same stream, so that the person is asked once.
 
 mod create;
+mod request;
 mod upload;
 
 use std::collections::{BTreeMap, HashSet};
 
-use signet_proto::v1::{self, part::Kind};
+use signet_proto::v1;
 use signet_trust::{
     Gun, KeyId, RoleName,
     document::{Hashes, Target, Targets},
     edit::{Edit, EditError, SigningRequest, signable_roles},
     pin::Pin,
-    update::{File, Trusted},
-    verify::{Raw, Verified, limit},
+    update::Trusted,
+    verify::{Raw, limit},
 };
 
 use super::{
     cache::TufCache,
     keys, lock,
-    session::{self, Part, Said, Session},
+    session::{self, Said, Session},
     tags,
     update::{self, Current, Wanted},
 };
@@ -31,7 +32,7 @@ use crate::{
     args::NewKeysArgs,
     failure::{Failure, exit},
     image::{Digest, Image},
-    net::{NetError, trust_server::TrustServer},
+    net::trust_server::TrustServer,
 };
 
 /// What is to be different afterwards.
@@ -74,8 +75,6 @@ pub(crate) struct CreatedKeys {
 const MAX_TRIES: u32 = 8;
 /// Fetches of a base that stays older than what the agent has seen.
 const MAX_STALE: u32 = 3;
-/// Smaller documents cost less sent than asked for.
-const BY_HASH_FROM: usize = 4 << 10;
 
 /// Makes a change and publishes it.
 ///
@@ -265,7 +264,7 @@ impl Run<'_> {
         if std::mem::replace(&mut self.announced, true) {
             return;
         }
-        announce(ctx, self.server, trusted);
+        update::announce(ctx, self.server, trusted);
     }
 
     /// Puts the change into the edit; the roles that it touches.
@@ -287,7 +286,7 @@ impl Run<'_> {
                 ),
             )
             .fix(format!(
-                "sign a tag: signet sign {}",
+                "sign a tag: `signet sign {}`",
                 self.image.with_tag("TAG")
             ))),
             Change::Add { tag, digest, size } => {
@@ -347,115 +346,9 @@ impl Run<'_> {
         }
     }
 
-    /// What the server still serves of delegations that its snapshot does not list.
-    async fn unlisted(
-        &self,
-        trusted: &Trusted,
-        roles: &[RoleName],
-    ) -> Result<Vec<(RoleName, Vec<u8>)>, Failure> {
-        let mut found = Vec::new();
-        for role in roles {
-            if trusted.snapshot.doc().meta.contains_key(role) {
-                continue;
-            }
-            match self
-                .server
-                .get(&File::Current(role.clone()), limit::ROLE)
-                .await
-            {
-                Ok(wire) => found.push((role.clone(), wire)),
-                Err(NetError::Missing { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
-    }
-
     fn requests(&self, edit: &Edit) -> Result<Vec<SigningRequest>, Failure> {
         let held = |id: &KeyId| self.held.contains(id);
         edit.requests(&held).map_err(|error| self.explain(&error))
-    }
-
-    /// The base of a request: heads, and the bytes of those that go along.
-    fn base(
-        &self,
-        trusted: &Trusted,
-        requests: &[SigningRequest],
-        unlisted: &[(RoleName, Vec<u8>)],
-        known: &v1::CollectionReply,
-    ) -> (Vec<v1::Part>, Vec<Vec<u8>>) {
-        let mut parts = Vec::new();
-        for root in &trusted.root_chain {
-            parts.push(self.part(Kind::Root, &RoleName::Root, root.wire(), known));
-        }
-        let (timestamp, snapshot) = (&trusted.timestamp, &trusted.snapshot);
-        parts.push(self.part(
-            Kind::Timestamp,
-            &RoleName::Timestamp,
-            timestamp.wire(),
-            known,
-        ));
-        parts.push(self.part(Kind::Snapshot, &RoleName::Snapshot, snapshot.wire(), known));
-        let mut wanted = vec![RoleName::Targets];
-        for request in requests {
-            let above = std::iter::successors(Some(request.role.clone()), RoleName::parent);
-            wanted.extend(above.filter(RoleName::is_targets_like));
-        }
-        wanted.sort();
-        wanted.dedup();
-        for role in &wanted {
-            if let Some(document) = trusted.targets.get(role) {
-                parts.push(self.part(Kind::Targets, role, document.wire(), known));
-            }
-        }
-        for (role, wire) in unlisted {
-            parts.push(self.part(Kind::Unlisted, role, wire, known));
-        }
-        let inline = parts
-            .iter_mut()
-            .filter_map(|part| part.inline.take())
-            .collect();
-        (parts.into_iter().map(|part| part.head).collect(), inline)
-    }
-
-    fn part(&self, kind: Kind, role: &RoleName, wire: &[u8], known: &v1::CollectionReply) -> Part {
-        use sha2::{Digest as _, Sha256};
-        let sha256 = Sha256::digest(wire).to_vec();
-        let by_hash =
-            !self.all_inline && wire.len() >= BY_HASH_FROM && known.held.contains(&sha256);
-        let size = if by_hash { 0 } else { wire.len() as u64 };
-        let head = v1::Part {
-            kind: kind.into(),
-            role: role.to_string(),
-            sha256,
-            size,
-            by_hash,
-        };
-        Part {
-            head,
-            inline: (!by_hash).then(|| wire.to_vec()),
-        }
-    }
-
-    /// What every request of this run says.
-    fn start(&self, ctx: &Context) -> v1::Start {
-        let image = match self.change {
-            Change::Add { tag, .. } | Change::Remove { tag: Some(tag) } => self.image.with_tag(tag),
-            _ => self.image.familiar(),
-        };
-        v1::Start {
-            gun: self.gun().to_string(),
-            base: None,
-            step: None,
-            creation: None,
-            claimed_context: Some(ctx.claimed(&image, self.server.url())),
-            prompt_mode: ctx.prompt_mode().into(),
-            allow: ctx.allow(),
-            assume_yes: ctx.globals.yes,
-            docker_dir: ctx.docker_dir(),
-            explicit_init: *self.change == Change::Init,
-            refetched: self.refetched,
-        }
     }
 
     /// Sends a request and waits until something other than a question comes back.
@@ -552,8 +445,8 @@ impl Run<'_> {
         match error {
             EditError::NoKey { .. } | EditError::NoSignableRole { .. } => {
                 Failure::new(exit::FAILED, "no_key", message).fix(
-                    "signet key list shows the keys at hand; \
-                     signet key import FILE brings one here",
+                    "`signet key list` shows the keys at hand; \
+                     `signet key import FILE` brings one here",
                 )
             }
             EditError::BadTag { .. } => Failure::new(exit::USAGE, "bad_tag", message),
@@ -571,39 +464,6 @@ impl Run<'_> {
             }
         }
     }
-}
-
-/// Says what a person should know of a collection that was fetched.
-pub(crate) fn announce(ctx: &Context, server: &TrustServer, trusted: &Trusted) {
-    if trusted.first_use {
-        ctx.ui.say(format_args!(
-            "first contact with {}: its root key is trusted from now on (root {}, server {})",
-            trusted.gun,
-            root_ids(trusted.root()).join(", "),
-            server.host(),
-        ));
-    }
-    if trusted.rotated {
-        ctx.ui.say(format_args!(
-            "the root of {} was renewed: version {}, signed by the one before it",
-            trusted.gun,
-            trusted.root().doc().version
-        ));
-    }
-    for (role, why) in &trusted.skipped {
-        ctx.ui
-            .warn(format_args!("{role} of {} is not used: {why}", trusted.gun));
-    }
-}
-
-fn root_ids(root: &Verified<signet_trust::document::Root>) -> Vec<String> {
-    root.doc()
-        .roles
-        .get(&RoleName::Root)
-        .into_iter()
-        .flat_map(|keys| &keys.key_ids)
-        .map(|id| id.to_string()[..10].to_owned())
-        .collect()
 }
 
 /// A tag as docker writes it: digest and size of the manifest.

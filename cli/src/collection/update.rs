@@ -6,11 +6,12 @@ use signet_trust::{
     pin::Pin,
     time::UnixTime,
     update::{Cached, Fetched, File, Options, Step, Trusted, Update, UpdateError},
-    verify::VerifyError,
+    verify::{Verified, VerifyError},
 };
 
 use super::cache::TufCache;
 use crate::{
+    Context,
     failure::{Failure, exit},
     image::Image,
     net::{NetError, trust_server::TrustServer},
@@ -228,4 +229,37 @@ pub(crate) fn no_trust_data(image: &Image, server: &TrustServer) -> Failure {
             image.gun
         ),
     )
+}
+
+/// Says what a person should know of a collection that was fetched.
+pub(crate) fn announce(ctx: &Context, server: &TrustServer, trusted: &Trusted) {
+    if trusted.first_use {
+        ctx.ui.say(format_args!(
+            "first contact with {}: its root key is trusted from now on (root {}, server {})",
+            trusted.gun,
+            root_ids(trusted.root()).join(", "),
+            server.host(),
+        ));
+    }
+    if trusted.rotated {
+        ctx.ui.say(format_args!(
+            "the root of {} was renewed: version {}, signed by the one before it",
+            trusted.gun,
+            trusted.root().doc().version
+        ));
+    }
+    for (role, why) in &trusted.skipped {
+        ctx.ui
+            .warn(format_args!("{role} of {} is not used: {why}", trusted.gun));
+    }
+}
+
+fn root_ids(root: &Verified<signet_trust::document::Root>) -> Vec<String> {
+    root.doc()
+        .roles
+        .get(&RoleName::Root)
+        .into_iter()
+        .flat_map(|keys| &keys.key_ids)
+        .map(|id| id.to_string()[..10].to_owned())
+        .collect()
 }

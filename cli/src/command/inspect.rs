@@ -11,7 +11,6 @@ use crate::{
     args::InspectArgs,
     collection::{
         cache::TufCache,
-        publish::announce,
         server,
         tags::{self, REPO_ADMIN, SignedTag, signer_name},
         update::{self, Current, Wanted},
@@ -66,7 +65,7 @@ pub(crate) async fn run(args: InspectArgs, ctx: &mut Context) -> Result<(), Fail
     let Current::Published(trusted) = current else {
         return Err(update::no_trust_data(&image, &remote.trust));
     };
-    announce(ctx, &remote.trust, &trusted);
+    update::announce(ctx, &remote.trust, &trusted);
     let tags: Vec<SignedTag> = tags::all(&trusted)
         .into_iter()
         .filter(|signed| image.tag.as_ref().is_none_or(|tag| *tag == signed.tag))

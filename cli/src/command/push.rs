@@ -15,7 +15,7 @@ pub(crate) async fn run(args: PushArgs, ctx: &mut Context) -> Result<(), Failure
     if image.digest.is_some() {
         return Err(
             Failure::usage(format!("{}: cannot push a digest reference", args.image))
-                .fix("sign a digest that is in the registry: signet sign IMAGE:TAG@sha256:…"),
+                .fix("sign a digest that is in the registry: `signet sign IMAGE:TAG@sha256:…`"),
         );
     }
     let tag = image.tag_or_latest().to_owned();

@@ -33,7 +33,7 @@ async fn init(args: RepoInitArgs, ctx: &mut Context) -> Result<(), Failure> {
     if image.tag.is_some() || image.digest.is_some() {
         return Err(
             Failure::usage(format!("{}: a repository has no tag", args.image))
-                .fix(format!("signet repo init {}", image.familiar())),
+                .fix(format!("`signet repo init {}`", image.familiar())),
         );
     }
     let remote = server::remote(ctx, &image, Access::Write).await?;

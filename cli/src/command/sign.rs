@@ -22,7 +22,7 @@ pub(crate) async fn run(args: SignArgs, ctx: &mut Context) -> Result<(), Failure
     if image.digest.is_some() && image.tag.is_none() {
         return Err(
             Failure::usage(format!("{}: which tag is to name this digest?", args.image))
-                .fix(format!("signet sign {}:TAG@sha256:…", image.familiar())),
+                .fix(format!("`signet sign {}:TAG@sha256:…`", image.familiar())),
         );
     }
     if args.size.is_some() && image.digest.is_none() {
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: SignArgs, ctx: &mut Context) -> Result<(), Failure
                     .await
                     .map_err(|error| match error {
                         NetError::Missing { .. } => Failure::from(error).fix(format!(
-                            "push it first: signet push {}",
+                            "push it first: `signet push {}`",
                             image.with_tag(&tag)
                         )),
                         other => other.into(),
@@ -142,7 +142,8 @@ pub(crate) fn facts(image: &Image, server: &TrustServer, done: &Done) -> serde_j
         .iter()
         .map(|(role, version)| serde_json::json!({"role": role.as_str(), "version": version}))
         .collect();
-    let mut object = serde_json::json!({
+    let keys = done.created.as_ref();
+    serde_json::json!({
         "v": 1,
         "image": image.familiar(),
         "gun": image.gun.as_str(),
@@ -150,9 +151,6 @@ pub(crate) fn facts(image: &Image, server: &TrustServer, done: &Done) -> serde_j
         "documents": documents,
         "log_entries": done.log_entries,
         "created": done.created.is_some(),
-    });
-    if let Some(created) = &done.created {
-        object["keys"] = serde_json::json!({"root": created.root, "targets": created.targets});
-    }
-    object
+        "keys": keys.map(|keys| serde_json::json!({"root": keys.root, "targets": keys.targets})),
+    })
 }

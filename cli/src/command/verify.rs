@@ -8,7 +8,6 @@ use crate::{
     args::VerifyArgs,
     collection::{
         cache::TufCache,
-        publish::announce,
         server::{self, Remote},
         tags::{self, REPO_ADMIN, SignedTag},
         update::{self, Current, Wanted},
@@ -24,7 +23,7 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
     if image.digest.is_some() && image.tag.is_none() {
         return Err(
             Failure::usage(format!("{}: signatures are by tag", args.image))
-                .fix(format!("signet verify {}:TAG@sha256:…", image.familiar())),
+                .fix(format!("`signet verify {}:TAG@sha256:…`", image.familiar())),
         );
     }
     let tag = image.tag_or_latest().to_owned();
@@ -46,7 +45,7 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
     let Current::Published(trusted) = current? else {
         return Err(update::no_trust_data(&image, &remote.trust));
     };
-    announce(ctx, &remote.trust, &trusted);
+    update::announce(ctx, &remote.trust, &trusted);
     if trusted.offline {
         ctx.ui.warn(format_args!(
             "{} cannot be reached: using what was seen before, which might not be the latest",
@@ -60,23 +59,24 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
             format!("No trust data for {tag}"),
         )
         .fix(format!(
-            "signet inspect {} lists what is signed",
+            "`signet inspect {}` lists what is signed",
             image.familiar()
         ))
     })?;
     check_wishes(&image, &args, &signed)?;
-    let elsewhere = match there {
-        Ok(digest) if digest == signed.digest => None,
+    let there = match there {
         Ok(digest) => {
-            ctx.ui.warn(format_args!(
-                "the registry's {} is {digest}, which is not what is signed",
-                image.with_tag(&tag)
-            ));
+            if digest != signed.digest {
+                ctx.ui.warn(format_args!(
+                    "the registry's {} is {digest}, which is not what is signed",
+                    image.with_tag(&tag)
+                ));
+            }
             Some(digest)
         }
         Err(error) => {
             ctx.ui.warn(format_args!(
-                "the registry was not asked where the tag points: {error}"
+                "where the registry's tag points is not known: {error}"
             ));
             None
         }
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
         pull(ctx, &image, &tag, &signed, &remote).await?;
     }
     if ctx.ui.is_json() {
-        let mut object = serde_json::json!({
+        let object = serde_json::json!({
             "v": 1,
             "image": image.familiar(),
             "gun": image.gun.as_str(),
@@ -98,10 +98,8 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
             "first_use": trusted.first_use,
             "offline": trusted.offline,
             "pulled": args.pull,
+            "registry_digest": there.map(|digest| digest.to_string()),
         });
-        if let Some(digest) = elsewhere {
-            object["registry_digest"] = digest.to_string().into();
-        }
         ctx.ui.json(&object);
     } else {
         ctx.ui.data(format_args!(

@@ -116,7 +116,7 @@ fn from_context(directory: &Path, name: &str) -> Result<Endpoint, Failure> {
             "docker context {name:?} cannot be read: {}: {error}",
             file.display()
         ))
-        .fix("docker context ls shows those that exist")
+        .fix("`docker context ls` shows those that exist")
     })?;
     let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| {
         usage(format!(
@@ -129,7 +129,7 @@ fn from_context(directory: &Path, name: &str) -> Result<Endpoint, Failure> {
         .get("docker")
         .ok_or_else(|| usage(format!("docker context {name:?} names no docker endpoint")))?;
     let tls_directory = directory.join("contexts/tls").join(&id).join("docker");
-    let tls = (tls_directory.is_dir() || endpoint.skip_tls_verify).then(|| EngineTls {
+    let tls = (tls_directory.is_dir() || endpoint.skip_tls_verify).then_some(EngineTls {
         directory: tls_directory,
         verify: !endpoint.skip_tls_verify,
     });

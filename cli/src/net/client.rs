@@ -16,7 +16,7 @@ use super::{
     error::from_answer,
     tls::{self, Trust},
 };
-use crate::{docker::credentials::CredentialSource, image::is_loopback};
+use crate::{docker::credentials::CredentialSource, failure::io_words, image::is_loopback};
 
 /// A server that requests are sent to.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Server {
         let host = url.host_str().ok_or_else(|| bad("it names no host"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(bad(
-                "user names and passwords do not belong there; use docker login",
+                "user names and passwords do not belong there; use `docker login`",
             ));
         }
         if url.query().is_some() || url.fragment().is_some() {
@@ -428,7 +428,10 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 fn deepest(error: &(dyn Error + 'static)) -> Option<String> {
-    chain(error).last().map(ToString::to_string)
+    chain(error).last().map(|last| match last.downcast_ref() {
+        Some(error) => io_words(error),
+        None => last.to_string(),
+    })
 }
 
 fn speaks_of_tls(error: &(dyn Error + 'static)) -> bool {

@@ -170,7 +170,7 @@ impl NetError {
                 "give the address of the notary server with --server or DOCKER_CONTENT_TRUST_SERVER"
             }
             Self::Unauthorized { .. } | Self::Forbidden { .. } => {
-                "run docker login for this registry, with a user who may push"
+                "run `docker login` for this registry, with a user who may push"
             }
             Self::Tls { .. } => {
                 "put the server's CA certificate into ~/.docker/tls/<host:port>/ca.crt \

@@ -168,8 +168,8 @@ fn explain(error: NetError, had_snapshot: bool) -> Failure {
     if lacks_snapshot {
         failure.fix(
             "the snapshot key of this repository is neither here nor at the server: \
-             bring it here with signet key import, or let its holder hand it to the server \
-             (notary key rotate GUN snapshot -r)",
+             bring it here with `signet key import`, or let its holder hand it to the server \
+             (`notary key rotate GUN snapshot -r`)",
         )
     } else {
         failure
