@@ -324,6 +324,7 @@ mod tests {
         assert_eq!((failure.exit, failure.next), (4, 9));
         assert_eq!(failure.rule.as_deref(), Some("rollback"));
         assert_eq!(failure.to_json()["error"]["code"], "guard.rollback");
+        crate::schema::assert_fits("Errors", &failure.to_json());
     }
 
     #[test]

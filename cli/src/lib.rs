@@ -22,6 +22,8 @@ mod harden;
 mod home;
 mod image;
 mod net;
+#[cfg(test)]
+mod schema;
 mod secrets;
 mod ui;
 

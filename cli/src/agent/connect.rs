@@ -173,3 +173,76 @@ fn same_place(one: &Path, other: &Path) -> bool {
     one == other
         || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::{fs::PermissionsExt as _, net::UnixListener},
+        path::PathBuf,
+    };
+
+    use super::*;
+
+    fn places(dir: &Path) -> Endpoint {
+        Endpoint {
+            home: dir.to_owned(),
+            config: dir.to_owned(),
+            socket: dir.join("agent.sock"),
+            docker: dir.to_owned(),
+        }
+    }
+
+    fn connected(dir: &Path) -> Result<Option<AgentClient>, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(connect(&places(dir), Tolerance::OwnHome))
+    }
+
+    fn private() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("private");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn where_nobody_listens_there_is_no_agent() {
+        let (_dir, path) = private();
+        assert!(connected(&path).unwrap().is_none());
+        assert!(connected(&path.join("gone")).unwrap().is_none());
+        // A socket that its listener left behind.
+        drop(UnixListener::bind(path.join("agent.sock")).unwrap());
+        assert!(connected(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_refused_before_the_first_byte() {
+        let (_dir, path) = private();
+        let listener = UnixListener::bind(path.join("agent.sock")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        let failure = connected(&path).unwrap_err();
+        assert_eq!(failure.exit, exit::NO_AGENT);
+        assert_eq!(
+            failure.fix.as_deref(),
+            Some(&*format!("chmod 700 {}", path.display()))
+        );
+        assert!(listener.accept().is_err(), "it was connected to");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_directory_is_refused() {
+        let (dir, path) = private();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(
+            connected(&link)
+                .unwrap_err()
+                .message
+                .contains("symbolic link")
+        );
+    }
+}

@@ -138,6 +138,8 @@ mod tests {
         );
         assert_eq!(lines[2], "          + 1.2");
         let json = to_json(&entry);
+        let shown = json!({ "v": 1, "entries": [json.clone()] });
+        crate::schema::assert_fits("signet log show", &shown);
         assert_eq!(json["summary"][1], "  + 1.2");
         assert_eq!(json["rule"], Value::Null);
     }

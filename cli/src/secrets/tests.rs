@@ -87,7 +87,7 @@ fn after_a_refused_source_comes_the_next_in_order() {
     )];
     let fd = std::os::fd::AsRawFd::as_raw_fd(&held);
     // Reading starts where the descriptor stands.
-    std::io::Seek::rewind(&mut &*held.as_file()).unwrap();
+    io::Seek::rewind(&mut held.as_file()).unwrap();
     let line = format!("signet push a --passphrase-fd repository:{fd}");
     let mut secrets = secrets(&line, &env).unwrap();
     let key = ask(What::Key, "targets");

@@ -220,6 +220,9 @@ mod tests {
     #[test]
     fn json_has_null_for_what_is_unknown() {
         let json = to_json(&key());
+        let list = json!({ "v": 1, "keys": [json.clone()], "problems": [] });
+        crate::schema::assert_fits("signet key list", &list);
+        crate::schema::assert_fits("signet key show", &versioned(json.clone()));
         assert_eq!(json["label"], Value::Null);
         assert_eq!(json["enrolled"], Value::Null);
         assert_eq!(json["role"], "targets");
