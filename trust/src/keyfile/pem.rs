@@ -44,7 +44,11 @@ fn marker<'a>(line: &'a [u8], word: &str) -> Option<&'a str> {
         .strip_prefix("-----")?
         .strip_prefix(word)?
         .strip_prefix(' ')?;
-    label.strip_suffix("-----")
+    let label = label.strip_suffix("-----")?;
+    let is_plain = label
+        .bytes()
+        .all(|b| b == b' ' || b.is_ascii_alphanumeric());
+    is_plain.then_some(label)
 }
 
 fn block<'a>(
@@ -107,6 +111,9 @@ fn header(line: &[u8]) -> Result<Option<(&str, &str)>, KeyFileError> {
     }
     let line = std::str::from_utf8(line)
         .map_err(|_| KeyFileError::Damaged("a PEM header is not UTF-8 text"))?;
+    if line.contains(char::is_control) {
+        return Err(KeyFileError::Damaged("a PEM header has control characters"));
+    }
     let (name, value) = line.split_once(':').expect("the line has a colon");
     Ok(Some((name.trim(), value.trim())))
 }

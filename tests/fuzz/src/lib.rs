@@ -1,0 +1,4 @@
+//! The functions of the fuzz targets, as signet-tests has them.
+
+#[path = "../../src/fuzzing.rs"]
+pub mod fuzzing;
