@@ -10,9 +10,11 @@
 
 pub mod bench;
 pub mod forge;
+pub mod fuzzing;
 mod keyrings;
 pub mod lab;
 pub mod raw;
+pub mod schema;
 pub mod steps;
 mod terminal;
 
