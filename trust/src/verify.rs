@@ -165,6 +165,12 @@ impl<T: Body> Raw<T> {
         &self.body
     }
 
+    /// The signatures that claim to hold, those of unknown methods left out.
+    #[must_use]
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
     /// Checks signatures against a threshold of `signers`. Not expiry.
     ///
     /// # Errors
