@@ -62,14 +62,15 @@ pub(crate) async fn run(args: PushArgs, ctx: &mut Context) -> Result<(), Failure
 
 /// Exit 8: the image is out, its signature is not.
 fn not_signed(what: &str, failure: &Failure, finish: &str) -> Failure {
-    let mut message = format!("{what} is pushed, but not signed: {}", failure.message);
-    if let Some(fix) = &failure.fix {
-        message.push_str(&format!(" ({fix})"));
-    }
+    let fix = match &failure.fix {
+        Some(fix) => format!("`{finish}` finishes the job ({fix})"),
+        None => format!("`{finish}` finishes the job"),
+    };
+    let message = format!("{what} is pushed, but not signed");
     let mut partial = Failure::new(exit::PARTIAL, "not_signed", message)
         .missing([failure.as_missing(format!("signature of {what}"))])
         .candidates(failure.candidates.clone())
-        .fix(format!("`{finish}` finishes the job"));
+        .fix(fix);
     partial.rule = failure.rule.clone();
     partial
 }
