@@ -25,7 +25,7 @@ use tracing_subscriber::{
 use self::{
     arguments::Arguments,
     incoming::Incoming,
-    socket::{Home, Socket, SocketError},
+    socket::{Home, Socket},
 };
 use crate::{config::Config, keyring::Keyring, service::Shared};
 
@@ -33,8 +33,10 @@ use crate::{config::Config, keyring::Keyring, service::Shared};
 const WORKERS: usize = 2;
 /// Stack of a runtime thread. Parsing is bounded in depth.
 const STACK: usize = 1024 * 1024;
-/// How long releases in flight may take once the agent is to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long releases in flight may take once the agent is to stop, their upload included.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How long threads may take to end after that.
+const LAST: Duration = Duration::from_secs(5);
 
 /// The whole life of `signetd`.
 #[must_use]
@@ -53,15 +55,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format!("{error:#}"));
-                // Not a failure of whoever wants an agent: there is one.
-                let running = error
-                    .downcast_ref::<SocketError>()
-                    .is_some_and(|error| matches!(error, SocketError::AlreadyRunning { .. }));
-                if running {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::FAILURE
-                }
+                ExitCode::FAILURE
             }
         },
     }
@@ -85,8 +79,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
     }
     harden::apply().context("the system does not let this process be hardened")?;
     if background {
-        // Fails only for a process group leader, which a shell's job is: then it stays one.
-        let _ = rustix::process::setsid();
+        harden::leave_caller();
     }
     std::env::set_current_dir("/").context("cannot change to /")?;
     log();
@@ -121,6 +114,10 @@ fn serve(background: bool) -> anyhow::Result<()> {
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
+        if background {
+            // Whoever started it reads until here: the end of the pipe says that it is ready.
+            harden::close_stderr()?;
+        }
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         if background {
@@ -135,7 +132,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
         .await
     });
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
-    runtime.shutdown_timeout(DRAIN);
+    runtime.shutdown_timeout(LAST);
     made.remove();
     drop(home);
     tracing::info!("stopped");

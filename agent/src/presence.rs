@@ -57,6 +57,19 @@ pub enum NoSecret {
     Unavailable,
 }
 
+/// Stands for the ID of an imported file that nobody has named; a prompt shows none.
+pub const UNKNOWN: KeyId = KeyId([0; 32]);
+
+/// Whether a person typed a secret: only then it is held for the terminal session. What came from
+/// a descriptor, file or variable is given anew by whoever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// On a terminal.
+    Yes,
+    /// By descriptor, file or variable.
+    No,
+}
+
 /// An answer, with what it is worth.
 #[derive(Debug)]
 pub struct Given {

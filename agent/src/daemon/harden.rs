@@ -1,4 +1,5 @@
 //! What the process gives up at start, and what the system around it still allows.
+#![allow(unsafe_code)]
 
 use std::{
     fs::{self, OpenOptions},
@@ -54,6 +55,29 @@ pub fn leave_stderr() {
         // Where it fails the pipe breaks instead, once the command has ended.
         let _ = rustix::stdio::dup2_stderr(null);
     }
+}
+
+/// Leaves the session and the descriptors of whoever started this process, but for the standard
+/// ones.
+pub fn leave_caller() {
+    // Fails only for a process group leader, which a shell's job is: then it stays one.
+    let _ = rustix::process::setsid();
+    // SAFETY: called first thing in a process that has opened nothing yet, so that no descriptor
+    // from 3 on has an owner here.
+    unsafe {
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
+}
+
+/// Turns stderr to `/dev/null`, which ends the pipe that somebody may read it by.
+///
+/// # Errors
+///
+/// When there is no `/dev/null`.
+pub fn close_stderr() -> io::Result<()> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stderr(null)?;
+    Ok(())
 }
 
 /// Findings about memory that a secret could leave through, one line each, with the fix.

@@ -90,7 +90,7 @@ impl Keyring {
             let mut turn = self.collections.enter(&head.gun, stream).await?;
             let history = turn.history(&head.gun, &self.recorder).await?;
             check_creation(&history, &head.gun, &head.allow)
-                .map_err(|refusal| refused(refusal, head.refetched))?
+                .map_err(|refusal| refused(&head.gun, refusal, head.refetched))?
         };
         if person.caller.is_forwarded() {
             return Err(Fault::Forwarded);

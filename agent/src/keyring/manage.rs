@@ -283,7 +283,7 @@ impl Keyring {
                     attempts_left: 1,
                 };
                 let given = person.ask(stream, &ask).await?;
-                let passphrase = Arc::new(given.ok_or(NOBODY)?.secret);
+                let passphrase = Arc::new(given.ok_or(NOBODY)?.0.secret);
                 // The copy leaves the agent: whoever asks for it shows that the key is his.
                 match key.store {
                     StoreName::File => {

@@ -11,7 +11,7 @@ use super::{Fault, Keyring, worker::Worker};
 use crate::{
     daemon::caller::Caller,
     presence::{
-        Given, NoSecret, Presence, RequestId, SecretRequest,
+        Given, NoSecret, Presence, RequestId, SecretRequest, Typed,
         prepared::Prepared,
         stream::{Carries, Stream},
     },
@@ -104,7 +104,7 @@ impl<'a> Person<'a> {
             let mut prepared = self.prepared.take().ok_or(Fault::Internal(
                 "an earlier step of this request was cut off",
             ))?;
-            prepared.set_may_use_held(!fresh);
+            prepared.begin(!fresh);
             let job = Arc::clone(&work);
             let (result, mut prepared) = store
                 .run(move |store| {
@@ -138,7 +138,7 @@ impl<'a> Person<'a> {
         &mut self,
         stream: &mut Stream<M>,
         ask: &SecretRequest,
-    ) -> Result<Option<Given>, Fault> {
+    ) -> Result<Option<(Given, Typed)>, Fault> {
         if self.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }

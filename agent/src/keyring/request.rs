@@ -118,6 +118,8 @@ impl Request<'_> {
         start: signet_proto::v1::Start,
         stream: &mut Stream<SignRequest>,
     ) -> Result<(), Fault> {
+        stream.set_finishing(false);
+        stream.admit()?;
         let earlier = self.open.take();
         let (head, plan) = head::read(start)?;
         self.person.set_mode(head.mode, head.assume_yes);
@@ -264,7 +266,7 @@ impl Request<'_> {
                     let stale = sign_event::Event::StaleBase(StaleBase { reason, next });
                     return stream.send(event(stale)).await;
                 }
-                return Err(refused(refusal, open.head.refetched));
+                return Err(refused(gun, refusal, open.head.refetched));
             }
         };
         if self.person.caller.is_forwarded() {
@@ -388,32 +390,24 @@ impl Request<'_> {
     }
 }
 
-pub(super) fn refused(refusal: Refusal, refetched: bool) -> Fault {
+pub(super) fn refused(gun: &Gun, refusal: Refusal, refetched: bool) -> Fault {
+    let rule = refusal.rule();
+    let next = refusal.next();
+    let reason = match refusal.reason() {
+        reason if reason.contains(gun.as_str()) => reason.to_owned(),
+        reason => format!("{gun}: {reason}"),
+    };
     match refusal {
-        Refusal::RefetchOnce { rule, reason, next } if !refetched => {
-            Fault::Refetch { rule, reason, next }
-        }
-        Refusal::RefetchOnce { rule, reason, next } => Fault::Refused {
-            rule,
-            reason,
-            next,
-            can_override: true,
-        },
-        Refusal::Refused {
-            rule,
-            reason,
-            next,
-            can_override,
-            ..
-        } => Fault::Refused {
+        Refusal::RefetchOnce { .. } if !refetched => Fault::Refetch { rule, reason, next },
+        Refusal::Refused { can_override, .. } => Fault::Refused {
             rule,
             reason,
             next,
             can_override,
         },
-        // The caller turned it into an event.
-        Refusal::StaleBase { reason, next } => Fault::Refused {
-            rule: Rule::Rollback,
+        // For a stale base there is an event of its own.
+        Refusal::RefetchOnce { .. } | Refusal::StaleBase { .. } => Fault::Refused {
+            rule,
             reason,
             next,
             can_override: true,

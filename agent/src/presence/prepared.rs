@@ -5,11 +5,19 @@
 //! [`NoSecret::Unavailable`] and ends; the request's task sees what was wanted, asks the person,
 //! and calls the store again.
 
-use super::{Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId};
+use super::{Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed};
 use crate::key::Secret;
 
 /// Answers for one secret before the request is refused.
 const ATTEMPTS: u32 = 3;
+
+#[derive(Debug)]
+struct Answer {
+    name: SecretName,
+    new_secret: bool,
+    given: Given,
+    typed: Typed,
+}
 
 /// What one request has been given.
 #[derive(Debug)]
@@ -17,7 +25,9 @@ pub struct Prepared {
     request: RequestId,
     session: Option<SessionId>,
     may_use_held: bool,
-    given: Vec<(SecretName, bool, Given)>,
+    given: Vec<Answer>,
+    /// What was handed out in this call was not typed: nothing of it is for the session.
+    untyped: bool,
     wrong: Vec<(SecretName, u32)>,
     wanted: Option<SecretRequest>,
     grade: u32,
@@ -32,15 +42,17 @@ impl Prepared {
             session,
             may_use_held: true,
             given: Vec::new(),
+            untyped: false,
             wrong: Vec::new(),
             wanted: None,
             grade: 0,
         }
     }
 
-    /// Sets whether held secrets may be used by what is called next.
-    pub fn set_may_use_held(&mut self, may: bool) {
-        self.may_use_held = may;
+    /// Begins a call of a store, in which held secrets may or may not be used.
+    pub fn begin(&mut self, may_use_held: bool) {
+        self.may_use_held = may_use_held;
+        self.untyped = false;
     }
 
     /// What the store wanted and was not given, with the attempts that are left; `None` where it
@@ -52,10 +64,15 @@ impl Prepared {
     }
 
     /// Puts in an answer for the next call.
-    pub fn give(&mut self, name: SecretName, new_secret: bool, given: Given) {
+    pub fn give(&mut self, name: SecretName, new_secret: bool, (given, typed): (Given, Typed)) {
         self.given
-            .retain(|(known, new, _)| (known, *new) != (&name, new_secret));
-        self.given.push((name, new_secret, given));
+            .retain(|known| (&known.name, known.new_secret) != (&name, new_secret));
+        self.given.push(Answer {
+            name,
+            new_secret,
+            given,
+            typed,
+        });
     }
 
     /// The best grade of a secret given for this request and accepted; 0 when held ones did.
@@ -82,13 +99,11 @@ impl Prepared {
 
 impl Presence for Prepared {
     fn secret(&mut self, ask: SecretRequest) -> Result<Given, NoSecret> {
-        let place = self
-            .given
-            .iter()
-            .position(|(name, new, _)| *name == ask.name && *new == ask.new_secret);
-        if let Some(place) = place {
+        let same = |known: &Answer| (&known.name, known.new_secret) == (&ask.name, ask.new_secret);
+        if let Some(place) = self.given.iter().position(same) {
             if ask.refused.is_empty() {
-                let given = &self.given[place].2;
+                let Answer { given, typed, .. } = &self.given[place];
+                self.untyped |= *typed == Typed::No;
                 return Ok(Given {
                     secret: Secret::copy_of(given.secret.expose()),
                     grade: given.grade,
@@ -109,7 +124,7 @@ impl Presence for Prepared {
     }
 
     fn session(&self) -> Option<SessionId> {
-        self.session
+        self.session.filter(|_| !self.untyped)
     }
 
     fn may_use_held(&self) -> bool {
@@ -137,11 +152,14 @@ mod tests {
         }
     }
 
-    fn given(word: &str) -> Given {
-        Given {
-            secret: Secret::new(word.as_bytes().to_vec()),
-            grade: 3,
-        }
+    fn given(word: &str) -> (Given, Typed) {
+        (
+            Given {
+                secret: Secret::new(word.as_bytes().to_vec()),
+                grade: 3,
+            },
+            Typed::Yes,
+        )
     }
 
     #[test]
@@ -169,5 +187,18 @@ mod tests {
                 (left, "wrong passphrase")
             );
         }
+    }
+
+    #[test]
+    fn what_nobody_typed_is_not_for_the_session() {
+        let mut person = Prepared::new(RequestId(1), Some(SessionId(7)));
+        let (answer, _) = given("a");
+        person.give(SecretName::Keyring, false, (answer, Typed::No));
+        person.begin(true);
+        assert_eq!(person.session(), Some(SessionId(7)));
+        person.secret(ask("")).unwrap();
+        assert_eq!(person.session(), None);
+        person.begin(true);
+        assert_eq!(person.session(), Some(SessionId(7)));
     }
 }

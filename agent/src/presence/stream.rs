@@ -16,7 +16,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Given, NoSecret, SecretName, SecretRequest};
+use super::{Given, NoSecret, SecretName, SecretRequest, Typed, UNKNOWN};
 use crate::{key::Secret, keyring::Fault};
 
 /// How long a person has for one answer.
@@ -51,6 +51,8 @@ pub struct Stream<M: Carries> {
     inbound: Streaming<M>,
     events: mpsc::Sender<Result<M::Event, Status>>,
     stopping: watch::Receiver<bool>,
+    /// Signatures are out whose fate is not known yet: the end of the agent waits for that.
+    finishing: bool,
     stray: u32,
 }
 
@@ -74,7 +76,26 @@ impl<M: Carries> Stream<M> {
             inbound,
             events,
             stopping,
+            finishing: false,
             stray: 0,
+        }
+    }
+
+    /// Sets whether what was released on this stream may still be reported when the agent stops.
+    pub fn set_finishing(&mut self, finishing: bool) {
+        self.finishing = finishing;
+    }
+
+    /// Fails when the agent is stopping.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Stopping`].
+    pub fn admit(&self) -> Result<(), Fault> {
+        if *self.stopping.borrow() && !self.finishing {
+            Err(Fault::Stopping)
+        } else {
+            Ok(())
         }
     }
 
@@ -124,7 +145,7 @@ impl<M: Carries> Stream<M> {
         loop {
             let message = tokio::select! {
                 message = self.inbound.message() => message.map_err(broken)?,
-                () = stopped(&mut self.stopping) => return Err(Fault::Stopping),
+                () = stopped(&mut self.stopping), if !self.finishing => return Err(Fault::Stopping),
             };
             match message.map(M::answer) {
                 None => return Ok(None),
@@ -144,7 +165,7 @@ impl<M: Carries> Stream<M> {
             biased;
             done = work => Ok(done),
             () = self.events.closed() => Err(Fault::Gone),
-            () = stopped(&mut self.stopping) => Err(Fault::Stopping),
+            () = stopped(&mut self.stopping), if !self.finishing => Err(Fault::Stopping),
         }
     }
 
@@ -157,10 +178,12 @@ impl<M: Carries> Stream<M> {
         &mut self,
         ask: &SecretRequest,
         summary: &[String],
-    ) -> Result<Given, Fault> {
+    ) -> Result<(Given, Typed), Fault> {
         let (what, key_id) = match &ask.name {
             SecretName::Keyring => (need_passphrase::What::Keyring, String::new()),
             SecretName::Root => (need_passphrase::What::Root, String::new()),
+            // An imported file that nobody has named has no ID yet.
+            SecretName::Key(UNKNOWN) => (need_passphrase::What::Key, String::new()),
             SecretName::Key(id) => (need_passphrase::What::Key, id.to_string()),
             SecretName::Export => (need_passphrase::What::Export, String::new()),
         };
@@ -176,17 +199,24 @@ impl<M: Carries> Stream<M> {
             summary: summary.to_vec(),
         };
         match self.ask(prompt::Ask::Passphrase(need)).await? {
-            Some(answer::Answer::Secret(v1::Secret { value, source: _ })) => {
+            Some(answer::Answer::Secret(v1::Secret { value, source })) => {
                 let secret = Secret::new(value);
+                let typed = match v1::secret::Source::try_from(source) {
+                    Ok(v1::secret::Source::Typed) => Typed::Yes,
+                    _ => Typed::No,
+                };
                 if secret.expose().len() > MAX_SECRET {
                     return Err(Fault::Malformed(format!(
                         "a passphrase of more than {MAX_SECRET} bytes"
                     )));
                 }
-                Ok(Given {
-                    secret,
-                    grade: GIVEN,
-                })
+                Ok((
+                    Given {
+                        secret,
+                        grade: GIVEN,
+                    },
+                    typed,
+                ))
             }
             Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
             Some(answer::Answer::Yes(_)) => Err(Fault::Malformed(
@@ -234,7 +264,7 @@ impl<M: Carries> Stream<M> {
             let message = tokio::select! {
                 message = timeout_at(deadline, self.inbound.message()) => message,
                 () = self.events.closed() => return Err(Fault::Gone),
-                () = stopped(&mut self.stopping) => return Err(Fault::Stopping),
+                () = stopped(&mut self.stopping), if !self.finishing => return Err(Fault::Stopping),
             };
             let message = message
                 .map_err(|_| Fault::NobodyAnswered)?

@@ -14,7 +14,7 @@ use super::{ATTEMPTS, indexed, notice, role_and_gun};
 use crate::{
     keyring::{Fault, Keyring, Person, StoreName, creation::store_of, person::Work},
     ledger::NewEntry,
-    presence::{SecretName, SecretRequest, stream::Stream},
+    presence::{SecretName, SecretRequest, UNKNOWN, stream::Stream},
     store::{KeyStore as _, NewKey, StoreError, docker::DockerStore, file::FileStore},
 };
 
@@ -132,9 +132,6 @@ impl Keyring {
     }
 }
 
-/// Stands for the ID of a file that nobody has named; a prompt shows none.
-pub(crate) const UNKNOWN: KeyId = KeyId([0; 32]);
-
 /// Asks for the file's passphrase, some times.
 async fn unlock(
     file: &KeyFile,
@@ -142,7 +139,7 @@ async fn unlock(
     person: &mut Person<'_>,
     stream: &mut Stream<KeyRequest>,
 ) -> Result<Result<PrivateKey, KeyFileError>, Fault> {
-    while let Some(given) = person.ask(stream, &ask).await? {
+    while let Some((given, _)) = person.ask(stream, &ask).await? {
         match crate::keyring::base::compute(usize::MAX, || file.open(Some(given.secret.expose()))) {
             Err(KeyFileError::WrongPassphrase) => {
                 ask.refused = KeyFileError::WrongPassphrase.to_string();

@@ -176,6 +176,7 @@ impl Request<'_> {
             })
             .collect();
         open.released.extend(documents);
+        stream.set_finishing(true);
         stream
             .send(event(sign_event::Event::Signed(Signed {
                 signatures,
@@ -274,6 +275,7 @@ impl Request<'_> {
             advance(open, &mut turn);
         }
         drop(turn);
+        stream.set_finishing(false);
         stream
             .send(event(sign_event::Event::Recorded(Recorded {})))
             .await
