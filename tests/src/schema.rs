@@ -31,10 +31,11 @@ impl Schemas {
             let block = section.split("```json\n").nth(1);
             let block = block.and_then(|rest| rest.split("\n```").next());
             let block = block.unwrap_or_else(|| panic!("no schema below {heading:?}"));
-            match serde_json::from_str(block) {
+            let before = match serde_json::from_str(block) {
                 Ok(schema) => sections.insert(heading.to_owned(), schema),
                 Err(err) => panic!("the schema below {heading:?} is no JSON: {err}"),
             };
+            assert_eq!(before, None, "{heading:?} is there twice");
         }
         let shared = sections.remove("Shared").expect("the shared definitions");
         Self { shared, sections }

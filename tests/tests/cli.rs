@@ -110,7 +110,7 @@ fn every_command_has_a_help_text() {
         let output = run.args(&command).arg("--help").run().ok();
         let first = output.stdout.lines().next().unwrap_or_default();
         assert!(
-            first.len() > 10,
+            first.len() > 5,
             "signet {command:?} has no first line: {}",
             output.stdout
         );
