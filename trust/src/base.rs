@@ -58,6 +58,8 @@ pub struct VerifiedBase {
     at: UnixTime,
     roots: Arc<Vec<Verified<Root>>>,
     lineage: Option<Lineage>,
+    /// Version and content of the recorded root that the chain hangs from.
+    anchor: Option<(u32, [u8; 32])>,
     timestamp: Option<Arc<Verified<Timestamp>>>,
     snapshot: Option<Arc<Verified<Snapshot>>>,
     targets: BTreeMap<RoleName, Arc<Verified<Targets>>>,
@@ -99,12 +101,17 @@ impl VerifiedBase {
         recorded: &[RecordedRoot],
         now: UnixTime,
     ) -> Result<Self, BaseError> {
-        let (roots, lineage) = root_chain(gun, documents.roots, recorded, now)?;
+        let Chain {
+            roots,
+            lineage,
+            anchor,
+        } = root_chain(gun, documents.roots, recorded, now)?;
         let mut base = Self {
             gun: gun.clone(),
             at: now,
             roots: Arc::new(roots),
             lineage,
+            anchor,
             timestamp: None,
             snapshot: None,
             targets: BTreeMap::new(),
@@ -157,6 +164,13 @@ impl VerifiedBase {
     #[must_use]
     pub fn roots(&self) -> &[Verified<Root>] {
         &self.roots
+    }
+
+    /// The roots that lead to the newest one: the recorded one that the chain hangs from, and the
+    /// chain.
+    pub(crate) fn path(&self) -> impl Iterator<Item = (u32, [u8; 32])> + '_ {
+        let sent = self.roots.iter().map(mark_of);
+        self.anchor.into_iter().chain(sent)
     }
 
     /// The newest root.
@@ -371,7 +385,7 @@ fn root_chain(
     wires: Vec<Vec<u8>>,
     recorded: &[RecordedRoot],
     now: UnixTime,
-) -> Result<(Vec<Verified<Root>>, Option<Lineage>), BaseError> {
+) -> Result<Chain, BaseError> {
     if wires.is_empty() {
         return Err(lacks("root"));
     }
@@ -383,10 +397,16 @@ fn root_chain(
         chain.push(parse::<Root>(&RoleName::Root, wire, limit::ROLE)?);
     }
     let Some(anchor) = anchor(&chain, recorded, gun, now) else {
-        return first_use(chain, gun, now).map(|roots| (roots, None));
+        let roots = first_use(chain, gun, now)?;
+        return Ok(Chain {
+            roots,
+            lineage: None,
+            anchor: None,
+        });
     };
     let rest = chain.into_iter().skip(anchor.next);
     let mut roots = Vec::new();
+    let mark = mark_of(&anchor.root);
     let mut previous = anchor.root;
     for raw in rest {
         let root = next_root(raw, &previous, gun, now)?;
@@ -397,7 +417,18 @@ fn root_chain(
     if !anchor.sent && roots.len() > 1 {
         roots.remove(0);
     }
-    Ok((roots, Some(anchor.lineage)))
+    Ok(Chain {
+        roots,
+        lineage: Some(anchor.lineage),
+        anchor: Some(mark),
+    })
+}
+
+/// A root chain, verified.
+struct Chain {
+    roots: Vec<Verified<Root>>,
+    lineage: Option<Lineage>,
+    anchor: Option<(u32, [u8; 32])>,
 }
 
 /// Where a chain hangs from what is recorded.

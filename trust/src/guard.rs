@@ -392,17 +392,21 @@ pub fn check_creation(history: &History, gun: &Gun, allow: &[Rule]) -> Result<Ve
     Ok(allowed.used)
 }
 
-/// The state after a verified base was seen, whatever becomes of the request.
+/// The state after a verified base was seen, whatever becomes of the request. A base whose roots
+/// are not those seen before changes nothing: until a person allows it, it is another's.
 #[must_use]
 pub fn observe(state: &State, base: &VerifiedBase) -> State {
     let mut state = state.clone();
+    if collection::is_fork(&state, base) {
+        return state;
+    }
     for (role, mark) in marks(base) {
         if role == RoleName::Timestamp {
             state.timestamp = state.timestamp.max(Some(mark.version));
             continue;
         }
         let known = state.roles.entry(role).or_default();
-        if known.seen.is_none_or(|seen| seen.version <= mark.version) {
+        if known.seen.is_none_or(|seen| seen.version < mark.version) {
             known.seen = Some(mark);
         }
         if let Some((signed, standing)) = &mut known.signed

@@ -155,15 +155,22 @@ fn of_base(
     })
 }
 
-/// Whether the chain has other content at the root version that was seen: two roots of one version
-/// never follow from each other, so one of them is not this collection's.
-fn is_fork(state: &State, base: &VerifiedBase) -> bool {
+/// Whether the chain goes past the root that was seen, with other content at its version or without
+/// it: two roots of one version never follow from each other, so one is not this collection's. (An
+/// old root key, rotated away because it leaked, could sign such a chain.)
+pub(super) fn is_fork(state: &State, base: &VerifiedBase) -> bool {
     let Some(seen) = state.roles.get(&RoleName::Root).and_then(|root| root.seen) else {
         return false;
     };
-    base.roots()
-        .iter()
-        .any(|root| root.doc().version == seen.version && root.content_hash() != seen.hash)
+    let at_seen = base.path().find(|(version, _)| *version == seen.version);
+    match at_seen {
+        Some((_, hash)) => hash != seen.hash,
+        None => {
+            let below = base.path().any(|(version, _)| version < seen.version);
+            let above = base.path().any(|(version, _)| version > seen.version);
+            below && above
+        }
+    }
 }
 
 /// Row 3: the base is as new as what was seen and published, and its timestamp holds.

@@ -297,6 +297,32 @@ fn a_second_root_at_a_version_seen_is_another_lineage() {
     assert_eq!(refused(refusal).0, Rule::Lineage);
     assert!(ask(&history, Some(&server.base()), &items, &[]).is_ok());
     assert!(ask(&history, Some(&fork.base()), &items, &[Rule::Lineage]).is_ok());
+    let state = &history.collections[&server.record().lineage];
+    assert_eq!(observe(state, &fork.base()), *state, "it teaches nothing");
+}
+
+#[test]
+fn a_chain_that_jumps_over_the_root_seen_is_another_lineage() {
+    let mut server = Server::with_targets(8, 1);
+    let mut fork = server.clone();
+    let rotated = root_document(2, &keys().other_root.certificate, keys().targets.public());
+    server.take_root(&rotated, &[&keys().root, &keys().other_root]);
+    let state = observe(&State::default(), &server.base());
+    // The old key, rotated away because it leaked, goes on from the first root.
+    fork.take_root(&plain_root(3), &[&keys().root]);
+    fork.timestamp = server.timestamp + 1;
+    let recorded = [server.record()];
+    for skip in [0, 1] {
+        let mut fork = fork.clone();
+        fork.roots.drain(..skip);
+        let base = fork.verified(&recorded).unwrap();
+        assert_eq!(base.lineage(), Some(recorded[0].lineage));
+        let items = [targets_item(&targets_document(9, 2))];
+        let history = history(&server, state.clone());
+        let refusal = ask(&history, Some(&base), &items, &[]).unwrap_err();
+        assert_eq!(refused(refusal).0, Rule::Lineage);
+        assert_eq!(observe(&state, &base), state);
+    }
 }
 
 // ------------------------------------------------------------ stale bases
