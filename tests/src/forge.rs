@@ -53,6 +53,8 @@ pub struct Edition {
     pub timestamp: u32,
     /// When the timestamp ends.
     pub timestamp_expires: UnixTime,
+    /// When the snapshot ends.
+    pub snapshot_expires: UnixTime,
 }
 
 impl Edition {
@@ -183,6 +185,7 @@ impl Forge {
             snapshot: version,
             timestamp: version,
             timestamp_expires: now() + 14 * 24 * 60 * 60,
+            snapshot_expires: now() + lifetime::SNAPSHOT,
         }
     }
 
@@ -238,7 +241,7 @@ impl Forge {
                 .map(|(role, wire)| (role.clone(), FileMeta::of(wire))),
         );
         let snapshot = Snapshot {
-            expires: Expiry::at(now() + lifetime::SNAPSHOT),
+            expires: Expiry::at(edition.snapshot_expires),
             meta,
             version: edition.snapshot,
         };
