@@ -1,5 +1,7 @@
 //! What every command is given: output, flags, secrets, places, and the way to the agent.
 
+use std::{cell::RefCell, rc::Rc};
+
 use signet_proto::{endpoint::Endpoint, v1};
 
 use crate::{
@@ -27,7 +29,12 @@ pub(crate) struct Context {
     /// The command line, for the agent's prompts and log.
     command_line: String,
     agent: Option<AgentClient>,
+    /// What an interruption means from here on, where it is not "nothing was left half done".
+    half_done: HalfDone,
 }
+
+/// Shared with what waits for signals.
+pub(crate) type HalfDone = Rc<RefCell<Option<Failure>>>;
 
 impl Context {
     /// Reads the environment for `cli`.
@@ -45,6 +52,7 @@ impl Context {
             told: Vec::new(),
             command_line,
             agent: None,
+            half_done: HalfDone::default(),
         })
     }
 
@@ -71,6 +79,16 @@ impl Context {
     /// Exit 6: what listens there is not ours.
     pub(crate) async fn running_agent(&mut self) -> Result<Option<AgentClient>, Failure> {
         agent::connect(&self.places, Tolerance::AnyHome).await
+    }
+
+    /// Says how the command ends if it is interrupted from here on.
+    pub(crate) fn when_interrupted(&self, failure: Failure) {
+        *self.half_done.borrow_mut() = Some(failure);
+    }
+
+    /// What [`Context::when_interrupted`] was told, for the one who waits for signals.
+    pub(crate) fn half_done(&self) -> HalfDone {
+        Rc::clone(&self.half_done)
     }
 
     /// How the agent may ask on behalf of this command.

@@ -86,10 +86,13 @@ fn run(cli: Cli, ui: &Ui, args: &[OsString]) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(exit::FAILED, "runtime", format!("cannot start: {error}")))?;
+    let half_done = context.half_done();
     let result = runtime.block_on(async {
         tokio::select! {
             biased;
-            () = interrupted() => Err(Failure::interrupted()),
+            () = interrupted() => {
+                Err(half_done.take().unwrap_or_else(Failure::interrupted))
+            }
             result = command::run(cli.command, &mut context) => result,
         }
     });
@@ -128,22 +131,31 @@ fn end(ui: &Ui, result: Result<(), Failure>) -> ExitCode {
 /// Prints help and versions as clap would, and usage errors in the form that was asked for.
 fn usage(args: &[OsString], error: &clap::Error) -> ExitCode {
     if error.use_stderr() && args.iter().any(|arg| arg == "--json") {
-        let text = error.render().to_string();
-        // clap's first paragraph is the error, the rest is usage.
-        let message = text.split("\n\n").next().unwrap_or(&text);
-        let message = message
-            .strip_prefix("error: ")
-            .unwrap_or(message)
-            .trim_end();
         let ui = Ui::new(&Globals {
             json: true,
             ..Globals::default()
         });
-        let help = "`signet --help` lists the commands, `signet COMMAND --help` their flags";
-        return end(&ui, Err(Failure::usage(message).fix(help)));
+        return end(&ui, Err(usage_failure(error)));
     }
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
+}
+
+/// A usage error in our own form.
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let message = match error.kind() {
+        // clap prints the whole help for this.
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command is given",
+        // The first paragraph is the error, the rest is usage.
+        _ => text.split("\n\n").next().unwrap_or(&text),
+    };
+    let message = message
+        .strip_prefix("error: ")
+        .unwrap_or(message)
+        .trim_end();
+    Failure::usage(message)
+        .fix("`signet --help` lists the commands, `signet COMMAND --help` their flags")
 }
 
 /// The command line as one shows it: the program by its name, control characters escaped.
@@ -174,4 +186,56 @@ fn command_line(args: &[OsString]) -> String {
         line.push('…');
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage_error(line: &str) -> Failure {
+        usage_failure(&Cli::try_parse_from(line.split(' ')).unwrap_err())
+    }
+
+    #[test]
+    fn usage_errors_say_what_is_wrong_in_one_paragraph() {
+        for (line, message) in [
+            ("signet pusch a", "unrecognized subcommand 'pusch'"),
+            ("signet key", "no command is given"),
+            (
+                "signet push a --sizes 3",
+                "unexpected argument '--sizes' found",
+            ),
+            (
+                "signet push a --passphrase-fd x",
+                "invalid value 'x' for '--passphrase-fd <[WHAT:]N>': \"x\" is no descriptor number",
+            ),
+            (
+                "signet unlock --for 2h",
+                "invalid value '2h' for '--for <DURATION>': must be between one second and one hour",
+            ),
+            (
+                "signet key generate --role root --store piv",
+                "invalid value 'piv' for '--store <STORE>': cards and tokens are not in this release",
+            ),
+        ] {
+            let failure = usage_error(line);
+            assert_eq!(
+                (failure.exit, failure.message.as_str()),
+                (2, message),
+                "{line}"
+            );
+            crate::schema::assert_fits("Errors", &failure.to_json());
+        }
+    }
+
+    #[test]
+    fn a_command_line_is_shown_by_its_program_bounded_and_harmless() {
+        let line =
+            |words: &[&str]| command_line(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(
+            line(&["/usr/bin/signet", "push", "a\x1b[2Jb"]),
+            "signet push a\\u{1b}[2Jb"
+        );
+        assert!(line(&["signet", &"é".repeat(600)]).len() <= 512);
+    }
 }

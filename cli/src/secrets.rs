@@ -205,6 +205,13 @@ impl Secrets {
         Ok(Some((secret, source)))
     }
 
+    /// Forgets what was refused for files whose key is not known yet: the next file is another one.
+    pub(crate) fn next_file(&mut self) {
+        let of_file = |question: &Question| question.key_id.is_empty();
+        self.last.retain(|question, _| !of_file(question));
+        self.refused.retain(|(_, question)| !of_file(question));
+    }
+
     /// Where the secret came from that answered `ask` last, for messages.
     pub(crate) fn last_source(&self, ask: &NeedPassphrase) -> Option<String> {
         let question = Question {

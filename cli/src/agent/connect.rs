@@ -4,15 +4,18 @@
 //! socket's directory belongs to this user and is closed to others, and so does the process that
 //! listens. A passphrase must not end with somebody who put a socket where ours should be.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use signet_proto::{endpoint::Endpoint, v1};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 use tonic::transport::Endpoint as Address;
 
 use super::AgentClient;
 use crate::failure::{Failure, exit};
+
+/// How long an agent may take to say hello. It asks nobody anything for that.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which agents a command puts up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,29 +36,10 @@ pub(crate) async fn connect(
     places: &Endpoint,
     tolerance: Tolerance,
 ) -> Result<Option<AgentClient>, Failure> {
-    let Some(stream) = dial(&places.socket).await? else {
+    let greeted = timeout(PATIENCE, greet(places)).await;
+    let Some(client) = greeted.map_err(|_| silent(&places.socket))?? else {
         return Ok(None);
     };
-    let mut stream = Some(stream);
-    let connector = tower::service_fn(move |_| {
-        // One connection, never another: a second dial would not have been checked.
-        let stream = stream.take().map(TokioIo::new);
-        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
-    });
-    // The name is never resolved; HTTP wants one.
-    let channel = Address::from_static("http://signet.invalid")
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(1 << 20)
-        .connect_with_connector(connector)
-        .await?;
-    let mut client = AgentClient {
-        channel,
-        hello: v1::HelloReply::default(),
-    };
-    let request = v1::HelloRequest {
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
-    client.hello = client.daemon().hello(request).await?.into_inner();
     if client.hello.protocol != signet_proto::PROTOCOL {
         return Err(Failure::new(
             exit::NO_AGENT,
@@ -89,6 +73,47 @@ pub(crate) async fn connect(
         )));
     }
     Ok(Some(client))
+}
+
+/// Connects and says hello; `None` when nobody listens.
+async fn greet(places: &Endpoint) -> Result<Option<AgentClient>, Failure> {
+    let Some(stream) = dial(&places.socket).await? else {
+        return Ok(None);
+    };
+    let mut stream = Some(stream);
+    let connector = tower::service_fn(move |_| {
+        // One connection, never another: a second dial would not have been checked.
+        let stream = stream.take().map(TokioIo::new);
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    // The name is never resolved; HTTP wants one.
+    let channel = Address::from_static("http://signet.invalid")
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(1 << 20)
+        .connect_with_connector(connector)
+        .await?;
+    let mut client = AgentClient {
+        channel,
+        hello: v1::HelloReply::default(),
+    };
+    let request = v1::HelloRequest {
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    client.hello = client.daemon().hello(request).await?.into_inner();
+    Ok(Some(client))
+}
+
+fn silent(socket: &Path) -> Failure {
+    Failure::new(
+        exit::NO_AGENT,
+        "agent_silent",
+        format!(
+            "what listens at {} has not answered for {} seconds",
+            socket.display(),
+            PATIENCE.as_secs()
+        ),
+    )
+    .fix("if it is signetd and stopped, `kill -CONT` it; else end it, and run the command again")
 }
 
 /// Opens the socket, checked; `None` when nobody listens.

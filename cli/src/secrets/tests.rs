@@ -79,6 +79,20 @@ fn a_refused_secret_is_not_tried_again() {
 }
 
 #[test]
+fn what_one_file_refuses_may_open_the_next() {
+    let env = [("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", "of-some")];
+    let mut secrets = secrets("signet key import x", &env).unwrap();
+    let file = NeedPassphrase {
+        key_id: String::new(),
+        ..ask(What::Key, "targets")
+    };
+    assert!(next(&mut secrets, &file).is_some());
+    assert!(next(&mut secrets, &again(file.clone())).is_none());
+    secrets.next_file();
+    assert!(next(&mut secrets, &file).is_some());
+}
+
+#[test]
 fn after_a_refused_source_comes_the_next_in_order() {
     let held = file("from-descriptor\n");
     let env = [(

@@ -75,6 +75,7 @@ async fn import(
         source: block.source.clone(),
         expected_key_id: block.expected_id.clone().unwrap_or_default(),
     });
+    ctx.secrets.next_file();
     let done = change(ctx, wanted, &block.pem).await?;
     let key = done.key.unwrap_or_default();
     if !ctx.ui.is_json() {
