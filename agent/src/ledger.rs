@@ -2,14 +2,39 @@
 //!
 //! SQLite in WAL mode with `synchronous=FULL`. Signatures are released only after the transaction
 //! that holds their log entries and guard state is durable. No setting turns it off.
+//!
+//! Every change is one transaction of state and log entries together; when it fails, for a full
+//! disk or any other reason, nothing has changed and the next one may succeed. Releases of several
+//! collections that wait at the same time share a transaction, and with it an fsync
+//! ([`Ledger::release_many`]); each of them stands or falls by itself as far as the guard goes.
+//!
+//! At start the newest entries of the chain are checked, on request all of them
+//! ([`Ledger::verify_chain`]); [`log`] says how an entry is hashed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    path::{Path, PathBuf},
+};
 
+use rusqlite::{Connection, ErrorCode};
 use signet_trust::{
     Gun, KeyId, PublicKey, RoleName,
     base::{Lineage, RecordedRoot},
-    guard::{History, Mark, Pass},
+    guard::{History, Mark, Pass, State, published},
 };
+
+use crate::store::{StoreError, atomic};
+
+mod index;
+mod log;
+mod place;
+mod schema;
+mod state;
+
+pub use place::refuse_network;
+
+use state::{Cache, Known};
 
 /// Why the ledger could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +47,22 @@ pub enum LedgerError {
         path: PathBuf,
         /// What does not hold.
         why: String,
+    },
+    /// A file operation outside SQLite failed.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// The ledger, or its home.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Labels are unique.
+    #[error("the label {label:?} belongs to key {id}")]
+    LabelTaken {
+        /// The label.
+        label: String,
+        /// Whose it is.
+        id: KeyId,
     },
     /// The guard state moved between decision and commit.
     #[error("the guard state of {0} changed meanwhile")]
@@ -42,6 +83,9 @@ pub enum LedgerError {
         /// Ours.
         known: u32,
     },
+    /// A row that no agent writes.
+    #[error("the ledger is damaged: {0}")]
+    Row(String),
     /// SQLite failed; disk full among others.
     #[error("the ledger cannot be written or read")]
     Sqlite(#[from] rusqlite::Error),
@@ -111,25 +155,94 @@ pub struct Entry {
     pub hash: [u8; 32],
 }
 
-/// One step of one collection: state and entries that are written together.
+/// What is left of a key that was here.
+#[derive(Clone, Debug)]
+pub struct Tombstone {
+    /// Canonical ID.
+    pub id: KeyId,
+    /// `removed`.
+    pub reason: String,
+    /// Its role.
+    pub role: String,
+    /// Its GUN, if it had one.
+    pub gun: Option<String>,
+    /// Its label; empty if none.
+    pub label: String,
+    /// Where it lay.
+    pub store: String,
+    /// The bare public key.
+    pub public: PublicKey,
+    /// Unix seconds.
+    pub time: i64,
+}
+
+/// What a release writes: state and entries, all or none.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// Of which collection.
     pub gun: Gun,
-    /// The history that the guard decided on.
+    /// The history that the guard decided on; it must still be the recorded one.
     pub decided_on: History,
-    /// What it decided.
+    /// The guard's answer.
     pub pass: Pass,
-    /// Root to record, wire bytes.
+    /// Wire bytes of a root to be remembered for the lineage.
     pub root_wire: Option<Vec<u8>>,
-    /// One entry per payload and key.
+    /// One per payload and key.
     pub entries: Vec<NewEntry>,
 }
+
+/// The file's name in the home.
+pub const FILE_NAME: &str = "ledger.sqlite";
+/// Entries that are checked at each start: a few milliseconds, and more than a damaged page holds.
+const CHECKED_AT_START: u64 = 256;
+/// GUNs whose history stays in memory: more than anybody signs for, and some megabytes.
+const MAX_KNOWN: usize = 4096;
+/// Never a `data_version`: everything is read again.
+const NOTHING_READ: i64 = -1;
 
 /// The open ledger; one per agent, on one thread at a time.
 #[derive(Debug)]
 pub struct Ledger {
-    _private: (),
+    db: Connection,
+    path: PathBuf,
+    head: Cell<log::Head>,
+    known: RefCell<Cache>,
+    /// `data_version` at which `head` and `known` were true.
+    version: Cell<i64>,
+}
+
+/// A transaction under way: what it has written stays here until it is durable.
+struct Writing<'a> {
+    db: &'a Connection,
+    known: &'a Cache,
+    changed: Cache,
+    head: log::Head,
+}
+
+impl Writing<'_> {
+    fn append(&mut self, entry: &NewEntry) -> Result<u64, LedgerError> {
+        self.head = log::append(self.db, self.head, entry)?;
+        Ok(self.head.0)
+    }
+
+    /// What is recorded for a GUN, to be changed.
+    fn known(&mut self, gun: &Gun) -> Result<Known, LedgerError> {
+        match self.changed.get(gun).or_else(|| self.known.get(gun)) {
+            Some(known) => Ok(known.clone()),
+            None => state::read(self.db, gun),
+        }
+    }
+
+    fn release(&mut self, release: &Release) -> Result<Vec<u64>, LedgerError> {
+        let mut known = self.known(&release.gun)?;
+        state::release(self.db, &mut known, release)?;
+        self.changed.insert(release.gun.clone(), known);
+        release
+            .entries
+            .iter()
+            .map(|entry| self.append(entry))
+            .collect()
+    }
 }
 
 impl Ledger {
@@ -139,41 +252,97 @@ impl Ledger {
     ///
     /// [`LedgerError`].
     pub fn open(home: &Path) -> Result<Self, LedgerError> {
-        todo!("{home:?}")
+        let path = home.join(FILE_NAME);
+        atomic::create_dir(home).map_err(|error| match error {
+            StoreError::Io { path, source, .. } => LedgerError::Io { path, source },
+            other => LedgerError::Io {
+                path: home.to_owned(),
+                source: io::Error::other(other),
+            },
+        })?;
+        refuse_network(home)?;
+        let db = schema::open(&path).map_err(|error| of(&path, error))?;
+        let ledger = Self {
+            db,
+            path,
+            head: Cell::new((0, [0; 32])),
+            known: RefCell::default(),
+            version: Cell::new(NOTHING_READ),
+        };
+        ledger.reading(|ledger| {
+            let newest = log::head(&ledger.db)?.0;
+            ledger.check(newest.saturating_sub(CHECKED_AT_START) + 1)?;
+            Ok(())
+        })?;
+        Ok(ledger)
     }
 
     /// Everything recorded for a GUN.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn history(&self, gun: &Gun) -> Result<History, LedgerError> {
-        todo!("{gun}")
+        self.reading(|ledger| {
+            ledger.refresh()?;
+            let mut known = ledger.known.borrow_mut();
+            if let Some(known) = known.get(gun) {
+                return Ok(known.history.clone());
+            }
+            let read = state::read(&ledger.db, gun)?;
+            let history = read.history.clone();
+            known.insert(gun.clone(), read);
+            Ok(history)
+        })
     }
 
     /// Newest recorded root of each lineage of a GUN (wire bytes), for verifying bases.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn roots(&self, gun: &Gun) -> Result<Vec<RecordedRoot>, LedgerError> {
-        todo!("{gun}")
+        self.reading(|ledger| Ok(state::roots(&ledger.db, gun)?))
     }
 
-    /// Remembers the newest root of a lineage (wire bytes) and the state seen in a verified base.
+    /// Every GUN that has a collection here, in order.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn guns(&self) -> Result<Vec<Gun>, LedgerError> {
+        self.reading(|ledger| {
+            let names = state::guns(&ledger.db)?;
+            let parsed = names.into_iter().map(|name| {
+                name.parse()
+                    .map_err(|_| LedgerError::Row(format!("a collection has the name {name:?}")))
+            });
+            parsed.collect()
+        })
+    }
+
+    /// Remembers the newest root of a lineage (wire bytes) and the state seen in a verified base.
+    /// What is recorded already is not written again.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn observe(
         &mut self,
         gun: &Gun,
         lineage: Lineage,
         root_wire: Option<&[u8]>,
-        state: &signet_trust::guard::State,
+        state: &State,
     ) -> Result<(), LedgerError> {
-        let _ = (gun, lineage, root_wire, state);
-        todo!()
+        if root_wire.is_none() && self.history(gun)?.collections.get(&lineage) == Some(state) {
+            return Ok(());
+        }
+        self.writing(|writing| {
+            let mut known = writing.known(gun)?;
+            state::write(writing.db, &mut known, gun, lineage, root_wire, state)?;
+            writing.changed.insert(gun.clone(), known);
+            Ok(())
+        })
     }
 
     /// One transaction: re-checks that the recorded history still is `decided_on`, writes the new
@@ -181,7 +350,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Moved`], [`LedgerError::Sqlite`].
+    /// [`LedgerError::Moved`], [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn release(
         &mut self,
         gun: &Gun,
@@ -190,101 +359,273 @@ impl Ledger {
         root_wire: Option<&[u8]>,
         entries: &[NewEntry],
     ) -> Result<Vec<u64>, LedgerError> {
-        let _ = (gun, decided_on, pass, root_wire, entries);
-        todo!()
+        let release = Release {
+            gun: gun.clone(),
+            decided_on: decided_on.clone(),
+            pass: pass.clone(),
+            root_wire: root_wire.map(<[u8]>::to_vec),
+            entries: entries.to_vec(),
+        };
+        self.writing(|writing| writing.release(&release))
     }
 
-    /// As [`Ledger::release`] for several independent collections in one transaction.
+    /// Several releases in one transaction: one that the guard state moved away from fails alone,
+    /// a transaction that cannot be made durable fails them all. In the order given.
     pub fn release_many(&mut self, releases: Vec<Release>) -> Vec<Result<Vec<u64>, LedgerError>> {
-        releases
-            .into_iter()
-            .map(|r| {
-                self.release(&r.gun, &r.decided_on, &r.pass, r.root_wire.as_deref(), &r.entries)
-            })
-            .collect()
-    }
-
-    /// All GUNs with a recorded collection.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError::Sqlite`].
-    pub fn guns(&self) -> Result<Vec<Gun>, LedgerError> {
-        todo!()
+        let written = self.writing(|writing| {
+            let mut results = Vec::with_capacity(releases.len());
+            for release in &releases {
+                match writing.release(release) {
+                    Err(moved @ LedgerError::Moved(_)) => results.push(Err(moved)),
+                    Err(failed) => return Err(failed),
+                    Ok(numbers) => results.push(Ok(numbers)),
+                }
+            }
+            Ok(results)
+        });
+        match written {
+            Ok(results) => results,
+            Err(error) => releases.iter().map(|_| Err(error.again())).collect(),
+        }
     }
 
     /// Marks released documents published (or not), with a log entry.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn report(
         &mut self,
         gun: &Gun,
         lineage: Lineage,
         released: &[(RoleName, Mark)],
-        published: bool,
+        arrived: bool,
         entry: &NewEntry,
     ) -> Result<(), LedgerError> {
-        let _ = (gun, lineage, released, published, entry);
-        todo!()
+        self.writing(|writing| {
+            if arrived {
+                let mut known = writing.known(gun)?;
+                if let Some(state) = known.history.collections.get(&lineage) {
+                    let state = published(state, released);
+                    state::write(writing.db, &mut known, gun, lineage, None, &state)?;
+                    writing.changed.insert(gun.clone(), known);
+                }
+            }
+            writing.append(entry)?;
+            Ok(())
+        })
     }
 
     /// Appends an entry that moves no guard state.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn append(&mut self, entry: &NewEntry) -> Result<u64, LedgerError> {
-        let _ = entry;
-        todo!()
+        self.writing(|writing| writing.append(entry))
     }
 
     /// All enrolled keys.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn index(&self) -> Result<Vec<IndexEntry>, LedgerError> {
-        todo!()
+        self.reading(|ledger| index::list(&ledger.db))
     }
 
     /// Enrols (or re-labels) a key, with its log entry.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::LabelTaken`], [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn enrol(&mut self, key: &IndexEntry, entry: &NewEntry) -> Result<u64, LedgerError> {
-        let _ = (key, entry);
-        todo!()
+        self.writing(|writing| {
+            index::enrol(writing.db, key)?;
+            writing.append(entry)
+        })
     }
 
     /// Takes a key out of the index and leaves a tombstone, with its log entry.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn remove(&mut self, id: &KeyId, entry: &NewEntry) -> Result<u64, LedgerError> {
-        let _ = (id, entry);
-        todo!()
+        self.writing(|writing| {
+            index::remove(writing.db, id, entry.time)?;
+            writing.append(entry)
+        })
+    }
+
+    /// What is left of a key that was removed.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn tombstone(&self, id: &KeyId) -> Result<Option<Tombstone>, LedgerError> {
+        self.reading(|ledger| index::tombstone(&ledger.db, id))
     }
 
     /// Entries `from..` (1-based), at most `count`.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn entries(&self, from: u64, count: u64) -> Result<Vec<Entry>, LedgerError> {
-        let _ = (from, count);
-        todo!()
+        self.reading(|ledger| Ok(log::entries(&ledger.db, from, count)?))
     }
 
     /// Number and hash of the newest entry; zeros when empty.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Sqlite`].
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn head(&self) -> Result<(u64, [u8; 32]), LedgerError> {
-        todo!()
+        self.reading(|ledger| {
+            ledger.refresh()?;
+            Ok(ledger.head.get())
+        })
+    }
+
+    /// Computes the whole chain anew; how many entries hold.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Damaged`], naming the first entry that does not hold; [`LedgerError::Sqlite`].
+    pub fn verify_chain(&self) -> Result<u64, LedgerError> {
+        self.reading(|ledger| ledger.check(1))
+    }
+
+    fn check(&self, from: u64) -> Result<u64, LedgerError> {
+        log::check(&self.db, from)?.map_err(|why| LedgerError::Damaged {
+            path: self.path.clone(),
+            why,
+        })
+    }
+
+    /// Forgets what is in memory if somebody else has written since it was read.
+    fn refresh(&self) -> Result<(), LedgerError> {
+        let version = state::data_version(&self.db)?;
+        if version != self.version.get() {
+            self.known.borrow_mut().clear();
+            self.head.set(log::head(&self.db)?);
+            self.version.set(version);
+        }
+        Ok(())
+    }
+
+    fn reading<T>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        work(self).map_err(|error| of(&self.path, error))
+    }
+
+    /// One transaction. What `work` changed is in memory only once it is durable.
+    fn writing<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let written = self.transaction(work);
+        if written.is_err() {
+            // A failed COMMIT may leave the transaction open.
+            if !self.db.is_autocommit() {
+                let _ = self.db.execute_batch("ROLLBACK");
+            }
+            // What a failed write did to the file is read, not guessed.
+            self.version.set(NOTHING_READ);
+        }
+        written.map_err(|error| of(&self.path, error))
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.refresh()?;
+        let mut writing = Writing {
+            db: &self.db,
+            known: self.known.get_mut(),
+            changed: Cache::new(),
+            head: self.head.get(),
+        };
+        let done = work(&mut writing)?;
+        let (head, changed) = (writing.head, writing.changed);
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        self.head.set(head);
+        let known = self.known.get_mut();
+        if known.len() > MAX_KNOWN {
+            known.clear();
+        }
+        known.extend(changed);
+        Ok(done)
     }
 }
+
+/// A damaged file is told from a failure to write it.
+fn of(path: &Path, error: LedgerError) -> LedgerError {
+    let damaged = |why: String| LedgerError::Damaged {
+        path: path.to_owned(),
+        why,
+    };
+    match error {
+        LedgerError::Row(why) => damaged(why),
+        LedgerError::Sqlite(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => damaged("it is no SQLite database".to_owned()),
+            Some(ErrorCode::DatabaseCorrupt) => damaged("its structure is broken".to_owned()),
+            _ => match error {
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..) => {
+                    damaged(format!("a row holds what no agent writes ({error})"))
+                }
+                other => LedgerError::Sqlite(other),
+            },
+        },
+        other => other,
+    }
+}
+
+impl LedgerError {
+    /// What the person can do about it, if that is not obvious from the message.
+    #[must_use]
+    pub fn fix(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Damaged { .. } | Self::Row(_) => {
+                "stop the agent and put ledger.sqlite back from a backup, or move it away together \
+                 with ledger.sqlite-wal and ledger.sqlite-shm to begin a new one: keys are not \
+                 lost, but the log and the memory of what was signed begin anew"
+            }
+            Self::Io { .. } | Self::Sqlite(_) => {
+                "nothing was signed or changed; look for a full disk or lost permissions"
+            }
+            Self::LabelTaken { .. } => "choose another label",
+            Self::Moved(_) => "run the command again",
+            Self::Network { .. } => "set SIGNET_HOME to a directory on a local disk",
+            Self::Newer { .. } => "use the newer Signet that wrote it",
+        })
+    }
+
+    /// The same failure once more, for each release that shared a transaction.
+    fn again(&self) -> Self {
+        match self {
+            Self::Damaged { path, why } => Self::Damaged {
+                path: path.clone(),
+                why: why.clone(),
+            },
+            Self::Sqlite(rusqlite::Error::SqliteFailure(code, message)) => {
+                Self::Sqlite(rusqlite::Error::SqliteFailure(*code, message.clone()))
+            }
+            Self::Moved(gun) => Self::Moved(gun.clone()),
+            other => Self::Sqlite(rusqlite::Error::ToSqlConversionFailure(
+                other.to_string().into(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
