@@ -62,6 +62,8 @@ pub(crate) struct Done {
     pub(crate) created: Option<CreatedKeys>,
     /// Entries of the agent's log.
     pub(crate) log_entries: Vec<u64>,
+    /// What was published.
+    documents: BTreeMap<RoleName, Vec<u8>>,
 }
 
 /// Keys of a new collection, by canonical ID.
@@ -209,7 +211,11 @@ impl Run<'_> {
                 .min(),
         };
         match update::fetch(self.server, &self.cache, self.image, wanted).await? {
-            Current::Published(trusted) => self.change(ctx, &trusted, &known).await,
+            Current::Published(trusted, cached) => {
+                let outcome = self.change(ctx, &trusted, &known).await?;
+                self.remember(ctx, &outcome, &cached, &trusted);
+                Ok(outcome)
+            }
             Current::Nothing(cached) => self.first_publish(ctx, &cached, &known).await,
         }
     }

@@ -1,6 +1,8 @@
 //! Fetching and verifying a collection: the pure workflow of `signet_trust::update`, driven over
 //! server and cache. What was verified is saved, raw.
 
+use std::collections::BTreeMap;
+
 use signet_trust::{
     RoleName,
     pin::Pin,
@@ -31,13 +33,14 @@ pub(crate) struct Wanted {
 /// What is published.
 #[derive(Debug)]
 pub(crate) enum Current {
-    /// A collection, verified.
-    Published(Box<Trusted>),
+    /// A collection, verified; and what the cache had before.
+    Published(Box<Trusted>, Box<Cached>),
     /// The server has nothing under this name. With what the cache has.
     Nothing(Box<Cached>),
 }
 
-/// Fetches and verifies, and saves to the cache what changed.
+/// Fetches and verifies. A reader's cache takes what was verified; a writer saves with
+/// [`save`] once the change is published, so that a run that fails writes nothing.
 ///
 /// # Errors
 ///
@@ -50,6 +53,7 @@ pub(crate) async fn fetch(
 ) -> Result<Current, Failure> {
     let cached = cache.load()?;
     let before = cached.clone();
+    let for_write = wanted.for_write;
     let options = Options {
         pin: wanted.pin,
         now: now(),
@@ -86,8 +90,10 @@ pub(crate) async fn fetch(
         }
     }
     let trusted = update.finish();
-    save(cache, &before, &trusted)?;
-    Ok(Current::Published(Box::new(trusted)))
+    if !for_write {
+        save(cache, &before, &trusted, &BTreeMap::new())?;
+    }
+    Ok(Current::Published(Box::new(trusted), Box::new(before)))
 }
 
 /// Seconds since 1970.
@@ -95,31 +101,43 @@ pub(crate) fn now() -> UnixTime {
     jiff::Timestamp::now().as_second()
 }
 
-/// Saves what differs from what was there.
-fn save(cache: &TufCache, before: &Cached, trusted: &Trusted) -> Result<(), Failure> {
-    let mut changed: Vec<(&RoleName, &[u8])> = Vec::new();
-    for (role, old, new) in [
-        (&RoleName::Root, &before.root, trusted.root().wire()),
+/// Saves what differs from what was there; `newer` are documents published since.
+///
+/// # Errors
+///
+/// When the cache cannot be written.
+pub(crate) fn save(
+    cache: &TufCache,
+    before: &Cached,
+    trusted: &Trusted,
+    newer: &BTreeMap<RoleName, Vec<u8>>,
+) -> Result<(), Failure> {
+    let mut current = vec![
+        (&RoleName::Root, before.root.as_ref(), trusted.root().wire()),
         (
             &RoleName::Timestamp,
-            &before.timestamp,
+            before.timestamp.as_ref(),
             trusted.timestamp.wire(),
         ),
         (
             &RoleName::Snapshot,
-            &before.snapshot,
+            before.snapshot.as_ref(),
             trusted.snapshot.wire(),
         ),
-    ] {
-        if old.as_deref() != Some(new) {
-            changed.push((role, new));
-        }
-    }
+    ];
     for (role, document) in &trusted.targets {
-        if before.targets.get(role).map(Vec::as_slice) != Some(document.wire()) {
-            changed.push((role, document.wire()));
+        if !newer.contains_key(role) {
+            current.push((role, before.targets.get(role), document.wire()));
         }
     }
+    for (role, wire) in newer.iter().filter(|(role, _)| role.is_targets_like()) {
+        current.push((role, before.targets.get(role), wire));
+    }
+    let changed: Vec<(&RoleName, &[u8])> = current
+        .into_iter()
+        .filter(|(_, old, new)| old.map(Vec::as_slice) != Some(*new))
+        .map(|(role, _, new)| (role, new))
+        .collect();
     if changed.is_empty() {
         Ok(())
     } else {
@@ -150,10 +168,13 @@ fn explain(
     server: &TrustServer,
 ) -> Failure {
     let gun = &image.gun;
+    if let (Some(network), false) = (&network, matches!(error, UpdateError::Verify(_))) {
+        return network.clone().into();
+    }
     let untrusted = |code: &str, message: String| {
         let failure = Failure::new(exit::UNTRUSTED, format!("trust.{code}"), message);
         match &network {
-            // Half an outage: documents of before and after it need not fit together.
+            // What the cache has did not do in place of what the server did not say.
             Some(network) => failure.fix(format!("the server did not answer all: {network}")),
             None => failure,
         }
@@ -167,14 +188,11 @@ fn explain(
                 server.url()
             ),
         ),
-        UpdateError::Unreachable => match network {
-            Some(network) => network.into(),
-            None => Failure::new(
-                exit::FAILED,
-                "net.unreachable",
-                format!("the trust server {} cannot be reached", server.url()),
-            ),
-        },
+        UpdateError::Unreachable => Failure::new(
+            exit::FAILED,
+            "net.unreachable",
+            format!("the trust server {} cannot be reached", server.url()),
+        ),
         UpdateError::Verify(error) => match error {
             VerifyError::Expired { .. } => untrusted(
                 "expired",

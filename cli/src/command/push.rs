@@ -33,31 +33,33 @@ pub(crate) async fn run(args: PushArgs, ctx: &mut Context) -> Result<(), Failure
     };
 
     let what = image.with_tag(&tag);
+    let finish = format!(
+        "signet sign{} {what}@{} --size {}",
+        flags(&args, ctx),
+        manifest.digest,
+        manifest.size
+    );
+    ctx.when_interrupted(not_signed(&what, &Failure::interrupted(), &finish));
     ctx.ui
         .say(format_args!("Signing {what}, {}", manifest.digest));
-    match sign::sign(ctx, &image, &tag, manifest, &remote.trust, &args.new_keys).await {
-        Ok(done) => {
-            sign::print(ctx, &image, &tag, manifest, &remote.trust, &done);
-            Ok(())
-        }
-        Err(failure) => {
-            let mut flags = String::new();
-            if let Some(server) = &ctx.globals.server {
-                flags.push_str(&format!(" --server {}", quote(server)));
-            }
-            if let Some(root) = &args.new_keys.root {
-                flags.push_str(&format!(" --root {}", quote(root)));
-            }
-            if let Some(store) = &args.new_keys.store {
-                flags.push_str(&format!(" --store {}", quote(store)));
-            }
-            let finish = format!(
-                "signet sign{flags} {what}@{} --size {}",
-                manifest.digest, manifest.size
-            );
-            Err(not_signed(&what, &failure, &finish))
-        }
-    }
+    let done = sign::sign(ctx, &image, &tag, manifest, &remote.trust, &args.new_keys)
+        .await
+        .map_err(|failure| not_signed(&what, &failure, &finish))?;
+    sign::print(ctx, &image, &tag, manifest, &remote.trust, &done);
+    Ok(())
+}
+
+/// The flags of this command that `sign` needs as well.
+fn flags(args: &PushArgs, ctx: &Context) -> String {
+    let given = [
+        ("--server", &ctx.globals.server),
+        ("--root", &args.new_keys.root),
+        ("--store", &args.new_keys.store),
+    ];
+    given
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!(" {flag} {}", quote(value.as_deref()?))))
+        .collect()
 }
 
 /// Exit 8: the image is out, its signature is not.

@@ -38,11 +38,12 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
         for_write: false,
         chain_from: None,
     };
-    let (current, there) = tokio::join!(
+    // Trust data that is not there is an answer by itself; the registry is only a warning.
+    let (current, there) = tokio::try_join!(
         update::fetch(&remote.trust, &cache, &image, wanted),
-        remote.registry.digest(&tag),
-    );
-    let Current::Published(trusted) = current? else {
+        async { Ok(remote.registry.digest(&tag).await) },
+    )?;
+    let Current::Published(trusted, _) = current else {
         return Err(update::no_trust_data(&image, &remote.trust));
     };
     update::announce(ctx, &remote.trust, &trusted);

@@ -274,11 +274,7 @@ impl Server {
         let body = Zeroizing::new(read_all(realm, response, MAX_TOKEN_BODY).await?);
         auth::read_token(&body).ok_or_else(|| NetError::NotTheService {
             url: realm.to_owned(),
-            what: if super::error::looks_like_html(&body) {
-                "HTML"
-            } else {
-                "without a token"
-            },
+            what: super::error::what_it_is(&body),
             wanted: "token server",
         })
     }

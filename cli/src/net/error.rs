@@ -34,7 +34,7 @@ pub(crate) enum NetError {
         message: String,
     },
     /// Something answered that does not speak the protocol: a login page, a proxy.
-    #[error("{url}: the answer is {what}, not JSON: this is not a {wanted}")]
+    #[error("{url}: the answer is {what}, not what a {wanted} says")]
     NotTheService {
         /// What was asked for.
         url: String,
@@ -129,7 +129,7 @@ impl NetError {
 
     /// Whether the server may have acted on the request all the same.
     pub(crate) fn is_unsure(&self) -> bool {
-        self.is_outage() || matches!(self, Self::TooLarge { .. })
+        self.is_outage() || matches!(self, Self::TooLarge { .. } | Self::NotTheService { .. })
     }
 
     /// HTTP status, 0 if none came.
@@ -235,6 +235,17 @@ pub(crate) fn from_answer(
             status,
             message,
         },
+    }
+}
+
+/// What a body is that should have been JSON, in a word.
+pub(crate) fn what_it_is(body: &[u8]) -> &'static str {
+    if looks_like_html(body) {
+        "HTML"
+    } else if body.trim_ascii().is_empty() {
+        "empty"
+    } else {
+        "something else"
     }
 }
 

@@ -10,7 +10,7 @@ use signet_trust::{Gun, KeyType, PublicKey, RoleName, update::File, verify::limi
 use super::{
     NetError,
     client::{Request, Server},
-    error::looks_like_html,
+    error::{looks_like_html, what_it_is},
     multipart,
     tls::Trust,
 };
@@ -104,11 +104,7 @@ impl TrustServer {
         match answer.body.trim_ascii_start().first() {
             Some(b'{') => Ok(answer.body),
             _ => Err(NetError::NotTheService {
-                what: if looks_like_html(&answer.body) {
-                    "HTML"
-                } else {
-                    "something else"
-                },
+                what: what_it_is(&answer.body),
                 url: answer.url,
                 wanted: "trust server",
             }),
@@ -123,11 +119,7 @@ impl TrustServer {
     pub(crate) async fn key(&self, role: &RoleName) -> Result<PublicKey, NetError> {
         let answer = self.fetch(&format!("{role}.key"), limit::KEY).await?;
         read_key(&answer.body).ok_or(NetError::NotTheService {
-            what: if looks_like_html(&answer.body) {
-                "HTML"
-            } else {
-                "no public key"
-            },
+            what: what_it_is(&answer.body),
             url: answer.url,
             wanted: "trust server",
         })
@@ -153,7 +145,16 @@ impl TrustServer {
             body: Some(Bytes::from(upload.body)),
             limit: limit::KEY,
         };
-        self.server.send(&request).await.map(drop)
+        let answer = self.server.send(&request).await?;
+        if looks_like_html(&answer.body) {
+            let what = what_it_is(&answer.body);
+            return Err(NetError::NotTheService {
+                url: answer.url,
+                what,
+                wanted: "trust server",
+            });
+        }
+        Ok(())
     }
 
     async fn fetch(&self, name: &str, limit: usize) -> Result<super::client::Answer, NetError> {

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use signet_proto::v1::report::Outcome as Reported;
-use signet_trust::{KeyId, RoleName, edit::Edit, pin::Pin};
+use signet_trust::{
+    KeyId, RoleName,
+    edit::Edit,
+    update::{Cached, Trusted},
+};
 
 use super::{Again, Done, Outcome, Run, unexpected};
 use crate::{
     Context,
-    collection::{
-        session::Said,
-        update::{self, Current, Wanted},
-    },
+    collection::{session::Said, update},
     failure::{Failure, exit},
     net::NetError,
 };
@@ -58,63 +59,34 @@ impl Run<'_> {
         &mut self,
         ctx: &mut Context,
         documents: BTreeMap<RoleName, Vec<u8>>,
-        done: Done,
+        mut done: Done,
     ) -> Result<Outcome, Failure> {
-        match self.server.upload(&documents).await {
+        let error = match self.server.upload(&documents).await {
             Ok(()) => {
                 self.report(ctx, Reported::Published, 200, String::new())
                     .await;
-                self.remember(ctx, &documents);
-                Ok(Outcome::Done(done))
+                done.documents = documents;
+                return Ok(Outcome::Done(done));
             }
-            Err(error) if error.is_version_race() => {
-                let message = error.to_string();
-                self.report(ctx, Reported::Rejected, error.status(), message.clone())
-                    .await;
-                Ok(Outcome::Again(Again::Race(message)))
-            }
-            Err(error) if error.is_unsure() => {
-                if self.has_arrived(&documents).await {
-                    ctx.ui
-                        .warn(format_args!("{error}; but the change is published"));
-                    self.report(ctx, Reported::Published, error.status(), error.to_string())
-                        .await;
-                    return Ok(Outcome::Done(done));
-                }
-                self.report(ctx, Reported::Unknown, error.status(), error.to_string())
-                    .await;
-                Err(Failure::from(error)
-                    .fix("run the command again: what did not arrive is then signed anew"))
-            }
-            Err(error) => {
-                self.report(ctx, Reported::Rejected, error.status(), error.to_string())
-                    .await;
-                Err(explain(error, documents.contains_key(&RoleName::Snapshot)))
-            }
+            Err(error) => error,
+        };
+        let outcome = if error.is_unsure() {
+            Reported::Unknown
+        } else {
+            Reported::Rejected
+        };
+        self.report(ctx, outcome, error.status(), error.to_string())
+            .await;
+        if error.is_version_race() {
+            return Ok(Outcome::Again(Again::Race(error.to_string())));
         }
-    }
-
-    /// Whether the server has exactly these documents after an answer that says nothing.
-    async fn has_arrived(&self, documents: &BTreeMap<RoleName, Vec<u8>>) -> bool {
-        self.server.bypass_caches();
-        let wanted = Wanted {
-            pin: Pin::FirstUse,
-            for_write: true,
-            chain_from: None,
-        };
-        let current = update::fetch(self.server, &self.cache, self.image, wanted).await;
-        let Ok(Current::Published(trusted)) = current else {
-            return false;
-        };
-        documents.iter().all(|(role, wire)| match role {
-            RoleName::Root => trusted.root().wire() == wire,
-            RoleName::Snapshot => trusted.snapshot.wire() == wire,
-            RoleName::Timestamp => false,
-            role => trusted
-                .targets
-                .get(role)
-                .is_some_and(|document| document.wire() == wire),
-        })
+        if error.is_unsure() {
+            return Err(Failure::from(error).fix(
+                "whether the change has arrived is not known: run the command again, \
+                 what did not arrive is then signed anew",
+            ));
+        }
+        Err(explain(error, documents.contains_key(&RoleName::Snapshot)))
     }
 
     /// Tells the agent. What the server did stays done, so a lost agent is a warning.
@@ -137,13 +109,16 @@ impl Run<'_> {
         }
     }
 
-    /// What the server took need not be fetched again by the next run.
-    fn remember(&self, ctx: &Context, documents: &BTreeMap<RoleName, Vec<u8>>) {
-        let targets = documents
-            .iter()
-            .filter(|(role, _)| role.is_targets_like())
-            .map(|(role, wire)| (role, wire.as_slice()));
-        if let Err(failure) = self.cache.save(targets) {
+    /// Saves what was fetched, and what the server took, for the next run.
+    pub(super) fn remember(
+        &self,
+        ctx: &Context,
+        outcome: &Outcome,
+        cached: &Cached,
+        trusted: &Trusted,
+    ) {
+        let Outcome::Done(done) = outcome else { return };
+        if let Err(failure) = update::save(&self.cache, cached, trusted, &done.documents) {
             ctx.ui.warn(failure);
         }
     }
