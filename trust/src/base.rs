@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{
     document::{Body, FileMeta, Root, Snapshot, Targets, Timestamp},
     gun::Gun,
@@ -88,7 +90,8 @@ impl VerifiedBase {
     /// guard's business and is not checked here.
     ///
     /// `recorded` are the roots known for this GUN. When the chain contains (by content) or
-    /// continues one of them, the base belongs to that lineage; otherwise its lineage is `None`
+    /// continues one of them, or begins with the root that founded a lineage, the base belongs to
+    /// that lineage; otherwise its lineage is `None`
     /// and the first root is checked as a first use (certificate for this GUN). Roots before the
     /// one that anchors the chain are left out.
     ///
@@ -398,9 +401,12 @@ fn root_chain(
     }
     let Some(anchor) = anchor(&chain, recorded, gun, now) else {
         let roots = first_use(chain, gun, now)?;
+        // A server that went back has the founding root, though not the newest that is recorded.
+        let own = roots.first().map(|root| Lineage(root.content_hash()));
+        let lineage = own.filter(|own| recorded.iter().any(|record| record.lineage == *own));
         return Ok(Chain {
             roots,
-            lineage: None,
+            lineage,
             anchor: None,
         });
     };
@@ -468,6 +474,19 @@ fn anchor(
                 sent: true,
             });
         }
+    }
+    // The collection's first root, although later ones are recorded: a server that went back is
+    // stale, not another collection.
+    let digest = Lineage(Sha256::digest(chain[0].canonical()).into());
+    if known.iter().any(|(lineage, _)| *lineage == digest)
+        && let Some(root) = raw_by_itself(chain[0].clone())
+    {
+        return Some(Anchor {
+            lineage: digest,
+            root,
+            next: 1,
+            sent: true,
+        });
     }
     known.into_iter().find_map(|(lineage, root)| {
         next_root(chain[0].clone(), &root, gun, now).ok()?;

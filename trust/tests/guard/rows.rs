@@ -414,6 +414,24 @@ fn a_server_that_really_went_back_needs_the_rollback_override() {
 }
 
 #[test]
+fn a_server_put_back_before_a_root_rotation_is_stale_and_no_other_lineage() {
+    let old = Server::with_targets(8, 1);
+    let mut new = old.clone();
+    new.take_root(&plain_root(2), &[&keys().root]);
+    let state = observe(&State::default(), &new.base());
+    // Only the newest root is on record.
+    let mut newest = new.record();
+    newest.wire = new.roots[1].clone();
+    let base = old.verified(&[newest]).unwrap();
+    assert_eq!(base.lineage(), Some(old.record().lineage));
+    let items = [targets_item(&targets_document(9, 2))];
+    stale(ask(&history(&old, state.clone()), Some(&base), &items, &[]).unwrap_err());
+    let allow = [Rule::Rollback];
+    let pass = ask(&history(&old, state), Some(&base), &items, &allow).unwrap();
+    assert_eq!(pass.overrides, allow);
+}
+
+#[test]
 fn an_override_that_was_not_needed_is_not_used() {
     let server = Server::with_targets(8, 1);
     let all = [
