@@ -4,7 +4,6 @@
 //! medians of `--runs` runs (10). Works with release builds of `signet` and `signetd` beside it.
 
 use std::{
-    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
