@@ -419,6 +419,16 @@ pub fn observe(state: &State, base: &VerifiedBase) -> State {
     state
 }
 
+/// Whether the newest root of a base is the newest that was seen, by the state that [`observe`] gave
+/// for it. Only then may it take the place of the root that is recorded: not one of a server that
+/// went back, nor one of another lineage.
+#[must_use]
+pub fn shows_newest_root(state: &State, base: &VerifiedBase) -> bool {
+    let seen = state.roles.get(&RoleName::Root).and_then(|root| root.seen);
+    let shown = base.mark(&RoleName::Root);
+    seen.map(|seen| (seen.version, seen.hash)) == shown
+}
+
 /// The state after the client reported the server's 200 for these released marks.
 #[must_use]
 pub fn published(state: &State, released: &[(RoleName, Mark)]) -> State {

@@ -174,7 +174,8 @@ pub(super) async fn observe(
         return Ok(());
     };
     let seen = signet_trust::guard::observe(state, base);
-    let grown = base.roots().len() > 1;
+    // Not the root of a server that went back, nor one of another lineage.
+    let grown = base.roots().len() > 1 && signet_trust::guard::shows_newest_root(&seen, base);
     if seen == *state && !grown {
         return Ok(());
     }

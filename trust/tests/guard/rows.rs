@@ -2,7 +2,10 @@
 
 use signet_trust::{
     RoleName,
-    guard::{History, Mark, Refusal, Rule, Standing, State, check_creation, observe, published},
+    guard::{
+        History, Mark, Refusal, Rule, Standing, State, check_creation, observe, published,
+        shows_newest_root,
+    },
 };
 
 use crate::world::{
@@ -322,6 +325,7 @@ fn a_chain_that_jumps_over_the_root_seen_is_another_lineage() {
         let refusal = ask(&history, Some(&base), &items, &[]).unwrap_err();
         assert_eq!(refused(refusal).0, Rule::Lineage);
         assert_eq!(observe(&state, &base), state);
+        assert!(!shows_newest_root(&state, &base));
     }
 }
 
@@ -424,6 +428,8 @@ fn a_server_put_back_before_a_root_rotation_is_stale_and_no_other_lineage() {
     newest.wire = new.roots[1].clone();
     let base = old.verified(&[newest]).unwrap();
     assert_eq!(base.lineage(), Some(old.record().lineage));
+    assert!(!shows_newest_root(&observe(&state, &base), &base));
+    assert!(shows_newest_root(&state, &new.base()));
     let items = [targets_item(&targets_document(9, 2))];
     stale(ask(&history(&old, state.clone()), Some(&base), &items, &[]).unwrap_err());
     let allow = [Rule::Rollback];
