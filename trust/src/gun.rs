@@ -36,10 +36,16 @@ impl FromStr for Gun {
         if name.contains('*') {
             return bad("it contains '*'");
         }
-        if name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+        if name
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || c == '\\')
+        {
             return bad("it contains white space, a backslash or a control character");
         }
-        if name.split('/').any(|part| matches!(part, "" | "." | ".." | "_trust")) {
+        if name
+            .split('/')
+            .any(|part| matches!(part, "" | "." | ".." | "_trust"))
+        {
             return bad("a part between slashes is empty, '.', '..' or '_trust'");
         }
         Ok(Self(name.to_owned()))
@@ -61,15 +67,23 @@ mod tests {
 
     #[test]
     fn names_that_docker_normalised_are_guns() {
-        for name in ["docker.io/library/alpine", "127.0.0.1:5000/acme/app", "[::1]:5000/a"] {
-            assert_eq!(name.parse::<Gun>().map(|gun| gun.to_string()), Ok(name.to_owned()));
+        for name in [
+            "docker.io/library/alpine",
+            "127.0.0.1:5000/acme/app",
+            "[::1]:5000/a",
+        ] {
+            assert_eq!(
+                name.parse::<Gun>().map(|gun| gun.to_string()),
+                Ok(name.to_owned())
+            );
         }
     }
 
     #[test]
     fn names_that_could_leave_the_cache_or_match_others_are_refused() {
-        for name in ["", "/a", "a/", "a//b", "a/../b", "../a", "a/./b", "a*", "a\nb", "a b", "a\\b"]
-        {
+        for name in [
+            "", "/a", "a/", "a//b", "a/../b", "../a", "a/./b", "a*", "a\nb", "a b", "a\\b",
+        ] {
             assert!(name.parse::<Gun>().is_err(), "{name:?}");
         }
         assert!("a".repeat(256).parse::<Gun>().is_err());

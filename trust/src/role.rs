@@ -52,7 +52,9 @@ impl RoleName {
     /// `targets/a/b`; `None` for base roles.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        let Self::Delegation(DelegationName(name)) = self else { return None };
+        let Self::Delegation(DelegationName(name)) = self else {
+            return None;
+        };
         let (parent, _) = name.rsplit_once('/')?;
         parent.parse().ok()
     }
@@ -113,8 +115,16 @@ mod tests {
 
     #[test]
     fn what_notary_would_not_take_is_no_role() {
-        for name in ["", "Root", "targets/", "targets//a", "targets/A", "targets/.", "other", "targets/a b"]
-        {
+        for name in [
+            "",
+            "Root",
+            "targets/",
+            "targets//a",
+            "targets/A",
+            "targets/.",
+            "other",
+            "targets/a b",
+        ] {
             assert!(name.parse::<RoleName>().is_err(), "{name:?}");
         }
     }
