@@ -1,5 +1,6 @@
 //! What a hostile server, or somebody with a few of the keys, might serve. Each test is named after
 //! the attack, and each ends with a refusal that names it.
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Documents of real peers: read, verified, written again to the same bytes.
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use std::{fs, path::PathBuf};
 

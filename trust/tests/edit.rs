@@ -1,4 +1,5 @@
 //! Edits against a server in memory: what goes up is what everybody then verifies.
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use signet_trust::{
     KeyId, PublicKey, RoleName,

@@ -5,6 +5,7 @@
 //! unreadable. Each row of the table was seen to do so. Here each of them is published by somebody
 //! else, and what our writer makes of it is again what Go writes; and no document whatever is
 //! written otherwise.
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! The update workflow against a server in memory, from the friendly side.
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use std::collections::BTreeMap;
 

@@ -222,7 +222,12 @@ impl<'a> Parser<'a> {
                     start = self.at;
                 }
                 Some(0..0x20) => return self.fail("a raw control character in a string"),
-                Some(_) => self.at += 1,
+                Some(_) => {
+                    let plain = self.bytes[self.at..]
+                        .iter()
+                        .position(|byte| ENDS_RUN[*byte as usize]);
+                    self.at = plain.map_or(self.bytes.len(), |run| self.at + run);
+                }
                 None => return self.fail("it ends too early"),
             }
         }
@@ -285,6 +290,18 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// What a run of plain bytes in a string ends at.
+const ENDS_RUN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        table[control] = true;
+        control += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table
+};
 /// A target, the densest that a document has in number, takes some 90 bytes for its four values.
 const BYTES_PER_VALUE: usize = 16;
 /// Any file may hold this many, however short it is.

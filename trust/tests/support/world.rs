@@ -1,5 +1,6 @@
 //! A trust server in memory, the keys of everybody, and a clock.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a fault of the setup is a failed test")]
 
 use std::collections::BTreeMap;
 
