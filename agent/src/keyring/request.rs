@@ -22,6 +22,7 @@ use signet_trust::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::release::Released;
+pub use self::head::read_request;
 pub(super) use self::{head::Head, release::claims};
 use super::{
     Fault, Keyring, Person,
@@ -272,7 +273,8 @@ impl Request<'_> {
         if self.person.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }
-        let summary = self.summary(&history, &pass, before);
+        let supersedes = self.superseded(&pass).await?;
+        let summary = self.summary(&history, &pass, &supersedes, before);
         self.announce_first_use(&pass, stream).await?;
         let open = self
             .open
@@ -305,7 +307,17 @@ impl Request<'_> {
     }
 
     /// The words for the person and the log.
-    fn summary(&self, history: &History, pass: &Pass, from: usize) -> Vec<String> {
+    fn summary(
+        &self,
+        history: &History,
+        pass: &Pass,
+        supersedes: &[(
+            signet_trust::RoleName,
+            signet_trust::guard::Mark,
+            Option<String>,
+        )],
+        from: usize,
+    ) -> Vec<String> {
         let open = self
             .open
             .as_ref()
@@ -323,7 +335,7 @@ impl Request<'_> {
             &label,
         )
         .lines;
-        release::describe(history, pass, &open.head, &mut lines);
+        release::describe(history, pass, supersedes, &open.head, &mut lines);
         lines
     }
 

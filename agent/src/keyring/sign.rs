@@ -104,10 +104,13 @@ impl Keyring {
     }
 
     async fn jobs(&self, order: Order<'_>) -> Result<Vec<Job>, Fault> {
+        let index = self.index();
         let mut jobs = Vec::new();
-        for (index, item) in order.items.iter().enumerate().skip(order.from) {
+        for (place, item) in order.items.iter().enumerate().skip(order.from) {
             for listed in &item.key_ids {
                 let public = listed_key(order, &item.role, listed)
+                    // One that only an override lets sign.
+                    .or_else(|| index.get(listed).map(|entry| entry.public.clone()))
                     .ok_or_else(|| no_key(&item.role, order.gun, *listed))?;
                 let canonical = public
                     .canonical_id()
@@ -124,7 +127,7 @@ impl Keyring {
                     return Err(Fault::NotEnrolled(canonical));
                 }
                 jobs.push(Job {
-                    item: index,
+                    item: place,
                     listed: *listed,
                     canonical,
                     public,

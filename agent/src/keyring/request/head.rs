@@ -64,6 +64,17 @@ enum Announced {
     Parts(Vec<(Kind, RoleName, [u8; 32], Option<u64>)>),
 }
 
+/// Reads a client's message as far as its form goes; for fuzzing. The words of a refusal.
+pub fn read_request(bytes: &[u8]) -> Option<String> {
+    let message = <SignRequest as prost::Message>::decode(bytes).ok()?.message?;
+    let plan = match message {
+        sign_request::Message::Start(start) => read(start).map(|(_, plan)| plan),
+        sign_request::Message::Step(step) => read_step(step),
+        _ => return None,
+    };
+    plan.err().map(|fault| fault.to_string())
+}
+
 /// Reads a Start.
 pub(super) fn read(start: v1::Start) -> Result<(Head, Plan), Fault> {
     let gun: Gun = start

@@ -30,6 +30,23 @@ use crate::{
 /// Characters kept of what the server said.
 const MAX_MESSAGE: usize = 300;
 
+/// Entries in which the time of a superseded signature is looked for.
+const LOOK_BACK: u64 = 256;
+
+/// `10:41`, with its date where that is another day.
+fn clock(time: i64) -> Option<String> {
+    let then = jiff::Timestamp::from_second(time).ok()?;
+    let today = jiff::Timestamp::from_second(now())
+        .ok()?
+        .strftime("%F")
+        .to_string();
+    let text = then.strftime("%F %H:%M UTC").to_string();
+    Some(match text.strip_prefix(&today) {
+        Some(clock) => clock.trim_start().to_owned(),
+        None => text,
+    })
+}
+
 /// A document whose signatures were released on this stream.
 #[derive(Debug)]
 pub(super) struct Released {
@@ -51,6 +68,32 @@ impl Released {
 }
 
 impl Request<'_> {
+    /// What the guard found released and never arrived, with the time at which that was.
+    pub(super) async fn superseded(
+        &self,
+        pass: &Pass,
+    ) -> Result<Vec<(RoleName, Mark, Option<String>)>, Fault> {
+        let mut found = Vec::with_capacity(pass.supersedes.len());
+        for (role, mark) in &pass.supersedes {
+            let hash = mark.hash;
+            let time = self
+                .keyring
+                .recorder
+                .run(move |ledger| {
+                    let (newest, _) = ledger.head()?;
+                    let from = newest.saturating_sub(LOOK_BACK) + 1;
+                    let entries = ledger.entries(from, LOOK_BACK)?;
+                    let signed = entries.iter().rev().find(|entry| {
+                        entry.entry.kind == "sign" && entry.entry.payload == Some(hash)
+                    });
+                    Ok(signed.map(|entry| entry.entry.time))
+                })
+                .await?;
+            found.push((role.clone(), *mark, time.and_then(clock)));
+        }
+        Ok(found)
+    }
+
     /// Writes state and entries, and hands out the signatures once they are durable.
     #[allow(clippy::too_many_arguments)]
     pub(super) async fn release(
@@ -343,15 +386,25 @@ pub(super) fn root_version(wire: &[u8]) -> u32 {
 }
 
 /// Adds to the words what the guard found: overrides, and what is replaced.
-pub(super) fn describe(history: &History, pass: &Pass, head: &Head, lines: &mut Vec<String>) {
+pub(super) fn describe(
+    history: &History,
+    pass: &Pass,
+    supersedes: &[(RoleName, Mark, Option<String>)],
+    head: &Head,
+    lines: &mut Vec<String>,
+) {
     for rule in &pass.overrides {
         lines.push(format!("overrides the rule `{rule}` (--allow {rule})"));
     }
-    for (role, mark) in &pass.supersedes {
+    for (role, mark, when) in supersedes {
+        let when = when
+            .as_ref()
+            .map(|when| format!(" of {when}"))
+            .unwrap_or_default();
         lines.push(format!(
-            "replaces {role} v{} ({}…), signed here before, which the server does not have",
+            "replaces v{}{when}, which the server does not have ({role} {}…)",
             mark.version,
-            hex::encode(&mark.hash[..4])
+            hex::encode(&mark.hash[..12])
         ));
     }
     if pass.new_lineage && !history.collections.is_empty() && pass.superseded_lineages.is_empty() {
