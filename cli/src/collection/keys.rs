@@ -104,7 +104,8 @@ pub(crate) fn none() -> Creation {
     }
 }
 
-fn existing(key_id: &str) -> KeyChoice {
+/// A key that exists.
+pub(crate) fn existing(key_id: &str) -> KeyChoice {
     KeyChoice {
         key_id: key_id.to_owned(),
         new_key: None,

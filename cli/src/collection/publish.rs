@@ -4,6 +4,7 @@
 //! repeated on the same stream, so that the person is asked once.
 
 mod create;
+mod draft;
 mod request;
 mod upload;
 
@@ -12,18 +13,17 @@ use std::collections::{BTreeMap, HashSet};
 use signet_proto::v1;
 use signet_trust::{
     Gun, KeyId, RoleName,
-    document::{Hashes, Target, Targets},
-    edit::{Edit, EditError, SigningRequest, signable_roles},
+    edit::{Edit, EditError, SigningRequest},
     pin::Pin,
     update::Trusted,
-    verify::{Raw, limit},
 };
+
+use draft::{Drafted, is_stranger};
 
 use super::{
     cache::TufCache,
     keys, lock,
     session::{self, Said, Session},
-    tags,
     update::{self, Current, Wanted},
 };
 use crate::{
@@ -108,6 +108,8 @@ pub(crate) async fn publish(
         refetched: false,
         raised: BTreeMap::new(),
         announced: false,
+        resuming: false,
+        resume_failed: false,
     };
     let mut stale = 0;
     let mut last = String::new();
@@ -118,7 +120,7 @@ pub(crate) async fn publish(
         };
         match again {
             Again::Parts => run.all_inline = true,
-            Again::Version => {}
+            Again::Anew | Again::Version => {}
             Again::Refetch => {
                 run.refetched = true;
                 server.bypass_caches();
@@ -182,6 +184,10 @@ struct Run<'a> {
     /// Versions that the guard named.
     raised: BTreeMap<RoleName, u32>,
     announced: bool,
+    /// What is uploaded is a first root of an earlier run.
+    resuming: bool,
+    /// The server did not take that: it is another one, and has none of the keys named there.
+    resume_failed: bool,
 }
 
 enum Outcome {
@@ -190,6 +196,8 @@ enum Outcome {
 }
 
 enum Again {
+    /// With a first root made now, instead of the one of an earlier run.
+    Anew,
     Parts,
     Race(String),
     Refetch,
@@ -207,7 +215,8 @@ impl Run<'_> {
             chain_from: known
                 .lineages
                 .iter()
-                .map(|lineage| lineage.root_version)
+                .map(|l| l.root_version)
+                .filter(|v| *v > 0)
                 .min(),
         };
         match update::fetch(self.server, &self.cache, self.image, wanted).await? {
@@ -228,19 +237,23 @@ impl Run<'_> {
         known: &v1::CollectionReply,
     ) -> Result<Outcome, Failure> {
         self.announce(ctx, trusted);
-        let mut edit = Edit::of(trusted, update::now());
-        let mut done = Done::default();
-        let roles = self.apply(&mut edit, trusted, &mut done)?;
-        let unlisted = self.unlisted(trusted, &roles).await?;
-        for (role, wire) in &unlisted {
-            if let Ok(raw) = Raw::<Targets>::parse(wire.clone(), limit::ROLE) {
-                edit.set_version(role, raw.claimed().version.saturating_add(1));
-            }
-        }
-        for (role, version) in &self.raised {
-            edit.set_version(role, *version);
-        }
-        let requests = self.requests(&edit)?;
+        let drafted = match self
+            .draft(trusted, &|id: &KeyId| self.held.contains(id))
+            .await
+        {
+            // Not a repository that is known here: the guard comes before the question of keys.
+            Err(failure) if failure.code == "no_key" && is_stranger(trusted, known) => self
+                .draft(trusted, &|_: &KeyId| true)
+                .await
+                .map_err(|_| failure)?,
+            drafted => drafted?,
+        };
+        let Drafted {
+            mut edit,
+            mut done,
+            requests,
+            unlisted,
+        } = drafted;
         let (parts, inline) = self.base(trusted, &requests, &unlisted, known);
         let start = v1::Start {
             base: Some(v1::Base {
@@ -271,90 +284,6 @@ impl Run<'_> {
             return;
         }
         update::announce(ctx, self.server, trusted);
-    }
-
-    /// Puts the change into the edit; the roles that it touches.
-    fn apply(
-        &self,
-        edit: &mut Edit,
-        trusted: &Trusted,
-        done: &mut Done,
-    ) -> Result<Vec<RoleName>, Failure> {
-        let held = |id: &KeyId| self.held.contains(id);
-        match self.change {
-            Change::Init => Err(Failure::new(
-                exit::FAILED,
-                "exists",
-                format!(
-                    "{} has trust data already on {}",
-                    self.gun(),
-                    self.server.host()
-                ),
-            )
-            .fix(format!(
-                "sign a tag: `signet sign {}`",
-                self.image.with_tag("TAG")
-            ))),
-            Change::Add { tag, digest, size } => {
-                let roles =
-                    signable_roles(trusted, tag, &held).map_err(|error| self.explain(&error))?;
-                for role in &roles {
-                    edit.add(role, tag, target(digest, *size))
-                        .map_err(|error| self.explain(&error))?;
-                }
-                Ok(roles)
-            }
-            Change::Remove { tag } => {
-                let tags: Vec<String> = match tag {
-                    Some(tag) => vec![tag.clone()],
-                    None => {
-                        let mut tags: Vec<String> = tags::all(trusted)
-                            .into_iter()
-                            .map(|signed| signed.tag)
-                            .collect();
-                        tags.dedup();
-                        tags
-                    }
-                };
-                let mut touched = Vec::new();
-                for tag in tags {
-                    let roles = signable_roles(trusted, &tag, &held)
-                        .map_err(|error| self.explain(&error))?;
-                    let holding: Vec<RoleName> = roles
-                        .into_iter()
-                        .filter(|role| {
-                            trusted
-                                .targets
-                                .get(role)
-                                .is_some_and(|document| document.doc().targets.contains_key(&tag))
-                        })
-                        .collect();
-                    for role in holding.iter().cloned() {
-                        edit.remove(&role, &tag)
-                            .map_err(|error| self.explain(&error))?;
-                        if !touched.contains(&role) {
-                            touched.push(role);
-                        }
-                    }
-                    if !holding.is_empty() {
-                        done.removed.push(tag);
-                    }
-                }
-                if touched.is_empty() {
-                    let what = tag.as_ref().map_or_else(
-                        || format!("No tag of {} is signed", self.image.familiar()),
-                        |tag| format!("No trust data for {tag}"),
-                    );
-                    return Err(Failure::new(exit::UNTRUSTED, "not_signed", what));
-                }
-                Ok(touched)
-            }
-        }
-    }
-
-    fn requests(&self, edit: &Edit) -> Result<Vec<SigningRequest>, Failure> {
-        let held = |id: &KeyId| self.held.contains(id);
-        edit.requests(&held).map_err(|error| self.explain(&error))
     }
 
     /// Sends a request and waits until something other than a question comes back.
@@ -469,15 +398,6 @@ impl Run<'_> {
                 Failure::new(exit::FAILED, "edit", message)
             }
         }
-    }
-}
-
-/// A tag as docker writes it: digest and size of the manifest.
-fn target(digest: &Digest, size: u64) -> Target {
-    Target {
-        custom: None,
-        hashes: Hashes::of_sha256(digest.0),
-        length: size,
     }
 }
 

@@ -10,7 +10,7 @@ use signet_trust::{
     verify::{self, Raw, Verified, limit},
 };
 
-use super::{Again, Change, CreatedKeys, Done, Outcome, Run, target, unexpected};
+use super::{Again, Change, CreatedKeys, Done, Outcome, Run, draft::target, unexpected};
 use crate::{
     Context,
     args::Rule,
@@ -50,15 +50,21 @@ impl Run<'_> {
         if was_seen && !was_published && !allowed {
             self.ask_to_restart(ctx).await?;
         }
-        let server_keys = self.server_keys().await?;
-        if let Some(root) = self.resumable(cached, known, &server_keys) {
+        if !self.resume_failed
+            && let Some(root) = self.resumable(cached, known)
+        {
+            self.resuming = true;
             return self.resume(ctx, &root).await;
         }
+        let server_keys = self.server_keys().await?;
         let creation = if was_published && !allowed && *self.change != Change::Init {
             // The agent will refuse; nobody is asked for keys before that.
             keys::none()
         } else {
-            let root = keys::root(&self.keys, self.new_keys, &ctx.ui).await?;
+            let root = match self.chosen_before(cached, known) {
+                Some(id) if self.new_keys.root.is_none() => keys::existing(&id.to_string()),
+                _ => keys::root(&self.keys, self.new_keys, &ctx.ui).await?,
+            };
             let targets =
                 keys::targets(&self.keys, &self.image.gun, self.new_keys, &ctx.ui).await?;
             v1::Creation {
@@ -127,48 +133,50 @@ impl Run<'_> {
         })
     }
 
-    /// The cached root, where it is one that was signed here and never arrived, and every key that
-    /// it names is still at hand.
-    fn resumable(
-        &self,
-        cached: &Cached,
-        known: &v1::CollectionReply,
-        server_keys: &ServerKeys,
-    ) -> Option<Verified<Root>> {
+    /// The cached root, where it is one that was signed here and never arrived.
+    fn unpublished(&self, cached: &Cached, known: &v1::CollectionReply) -> Option<Verified<Root>> {
         let wire = cached.root.clone().filter(|_| cached.timestamp.is_none())?;
         let raw = Raw::<Root>::parse(wire, limit::ROLE).ok()?;
         let root = verify::first_root(raw, &self.image.gun, &Pin::FirstUse, update::now()).ok()?;
         let id = root.content_hash();
-        known
-            .lineages
-            .iter()
-            .find(|lineage| lineage.id == id && !lineage.published)?;
-        let lists = |role: &RoleName, wanted: &dyn Fn(&KeyId, &PublicKey) -> bool| {
-            let roles = root.doc().roles.get(role);
-            roles.is_some_and(|keys| {
-                keys.key_ids
-                    .iter()
-                    .any(|id| root.doc().keys.get(id).is_some_and(|key| wanted(id, key)))
-            })
+        let never_arrived = |lineage: &v1::Lineage| lineage.id == id && !lineage.published;
+        known.lineages.iter().any(never_arrived).then_some(root)
+    }
+
+    /// The root key of a run that did not get through: what was chosen for it is not asked again,
+    /// even where its root cannot be published again because the server offers other keys now.
+    fn chosen_before(&self, cached: &Cached, known: &v1::CollectionReply) -> Option<KeyId> {
+        let root = self.unpublished(cached, known)?;
+        let listed = root.doc().roles.get(&RoleName::Root)?.key_ids.first()?;
+        let id = root.doc().keys.get(listed)?.canonical_id().ok()?;
+        self.held.contains(&id).then_some(id)
+    }
+
+    /// The root of [`Run::unpublished`], where our keys that it names are still at hand. The
+    /// server's cannot be compared: until something is published it makes new ones whenever it is
+    /// asked (notary `server/timestamp`, `GetOrCreateTimestampKey`), and keeps the old ones.
+    fn resumable(&self, cached: &Cached, known: &v1::CollectionReply) -> Option<Verified<Root>> {
+        let root = self.unpublished(cached, known)?;
+        let lists = |role: &RoleName, wanted: &dyn Fn(&KeyId) -> bool| {
+            let listed = root
+                .doc()
+                .roles
+                .get(role)
+                .into_iter()
+                .flat_map(|keys| &keys.key_ids);
+            listed
+                .filter_map(|id| root.doc().keys.get(id)?.canonical_id().ok())
+                .any(|id| wanted(&id))
         };
-        let is_held =
-            |_: &KeyId, key: &PublicKey| key.canonical_id().is_ok_and(|id| self.held.contains(&id));
-        let is_named = |_: &KeyId, key: &PublicKey| match &self.new_keys.root {
+        let is_held = |id: &KeyId| self.held.contains(id);
+        let is_named = |id: &KeyId| match &self.new_keys.root {
             None => true,
-            Some(name) => keys::find_root(&self.keys, name).is_ok_and(|found| {
-                key.canonical_id()
-                    .is_ok_and(|id| id.to_string() == found.key_id)
-            }),
+            Some(name) => {
+                keys::find_root(&self.keys, name).is_ok_and(|key| key.key_id == id.to_string())
+            }
         };
-        let usable = lists(&RoleName::Root, &is_held)
-            && lists(&RoleName::Root, &is_named)
-            && lists(&RoleName::Targets, &is_held)
-            && lists(&RoleName::Timestamp, &|id, _| {
-                *id == server_keys.timestamp.id()
-            })
-            && lists(&RoleName::Snapshot, &|id, key| {
-                *id == server_keys.snapshot.id() || is_held(id, key)
-            });
+        let usable = lists(&RoleName::Root, &|id| is_held(id) && is_named(id))
+            && lists(&RoleName::Targets, &is_held);
         usable.then_some(root)
     }
 
@@ -186,7 +194,7 @@ impl Run<'_> {
         let mut edit = Edit::resume_init(self.image.gun.clone(), wire, 1, update::now())
             .map_err(|error| self.explain(&error))?;
         self.add_first_tag(&mut edit)?;
-        let requests = self.requests(&edit)?;
+        let requests = self.requests(&edit, &|id: &KeyId| self.held.contains(id))?;
         let mut all = vec![SigningRequest {
             role: RoleName::Root,
             payload: root.canonical().to_vec(),
@@ -265,7 +273,7 @@ impl Run<'_> {
         let mut edit = Edit::init(gun, collection, InitVersions::default(), update::now())
             .map_err(|error| self.explain(&error))?;
         self.add_first_tag(&mut edit)?;
-        let requests = self.requests(&edit)?;
+        let requests = self.requests(&edit, &|id: &KeyId| self.held.contains(id))?;
         let mut session = self.session.take().ok_or_else(|| {
             Failure::new(
                 exit::NO_AGENT,

@@ -2,44 +2,15 @@
 
 use sha2::{Digest as _, Sha256};
 use signet_proto::v1::{self, part::Kind};
-use signet_trust::{
-    RoleName,
-    edit::SigningRequest,
-    update::{File, Trusted},
-    verify::limit,
-};
+use signet_trust::{RoleName, edit::SigningRequest, update::Trusted};
 
 use super::{Change, Run};
-use crate::{Context, collection::session::Part, failure::Failure, net::NetError};
+use crate::{Context, collection::session::Part};
 
 /// Smaller documents cost less sent than asked for.
 const BY_HASH_FROM: usize = 4 << 10;
 
 impl Run<'_> {
-    /// What the server still serves of delegations that its snapshot does not list.
-    pub(super) async fn unlisted(
-        &self,
-        trusted: &Trusted,
-        roles: &[RoleName],
-    ) -> Result<Vec<(RoleName, Vec<u8>)>, Failure> {
-        let mut found = Vec::new();
-        for role in roles {
-            if trusted.snapshot.doc().meta.contains_key(role) {
-                continue;
-            }
-            match self
-                .server
-                .get(&File::Current(role.clone()), limit::ROLE)
-                .await
-            {
-                Ok(wire) => found.push((role.clone(), wire)),
-                Err(NetError::Missing { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
-    }
-
     /// The base of a request: heads, and the bytes of those that go along.
     pub(super) fn base(
         &self,

@@ -80,6 +80,13 @@ impl Run<'_> {
         if error.is_version_race() {
             return Ok(Outcome::Again(Again::Race(error.to_string())));
         }
+        // Its own reason against a root of an earlier run: it does not hold the keys named there.
+        let is_its_own = matches!(error, NetError::Refused { status: 400, .. });
+        if std::mem::take(&mut self.resuming) && is_its_own {
+            ctx.ui.warn(&error);
+            self.resume_failed = true;
+            return Ok(Outcome::Again(Again::Anew));
+        }
         if error.is_unsure() {
             return Err(Failure::from(error).fix(
                 "whether the change has arrived is not known: run the command again, \
