@@ -612,17 +612,3 @@ fn a_file_that_others_could_read_is_closed_to_them() {
         0o600
     );
 }
-
-/// Prints what a release costs; `SIGNET_TIME_DIR=/dev/shm cargo test -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures, asserts nothing"]
-fn the_time_of_a_release() {
-    let base = std::env::var("SIGNET_TIME_DIR").unwrap_or_else(|_| "/dev/shm".to_owned());
-    let dir = tempfile::tempdir_in(base).unwrap();
-    let mut ledger = open(&dir);
-    let start = std::time::Instant::now();
-    for version in 1..=5000 {
-        sign(&mut ledger, "a/b", version).unwrap();
-    }
-    println!("{:?} a release", start.elapsed() / 5000);
-}

@@ -200,6 +200,7 @@ macro_rules! contract {
             a_file_under_another_name_does_not_sign
             a_truncated_file_is_an_error_that_names_it
             a_new_passphrase_is_not_empty
+            who_comes_again_with_the_answer_is_not_asked_another_question
             roles_and_guns_that_a_header_cannot_hold_are_refused
             generation_killed_anywhere_leaves_a_whole_key_or_none
         }
@@ -592,6 +593,69 @@ pub(super) fn a_new_passphrase_is_not_empty(opener: Opener) {
     assert_eq!(person.asked[1].refused, "it is empty");
     assert!(person.asked.iter().all(|ask| ask.new_secret));
     assert_eq!(fs::read_dir(bench.dir.path()).unwrap().count(), 0);
+}
+
+/// Whoever has no answer at first, notes the question, and comes again with the answer.
+struct Later {
+    answers: Vec<(SecretName, bool)>,
+    wanted: Option<(SecretName, bool)>,
+}
+
+impl Presence for Later {
+    fn secret(&mut self, ask: SecretRequest) -> Result<Given, NoSecret> {
+        let question = (ask.name, ask.new_secret);
+        if self.answers.contains(&question) {
+            return Ok(Given {
+                secret: Secret::copy_of(b"chosen"),
+                grade: 3,
+            });
+        }
+        self.wanted = Some(question);
+        Err(NoSecret::Unavailable)
+    }
+
+    fn request(&self) -> RequestId {
+        RequestId(1)
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        None
+    }
+
+    fn accepted(&mut self, _name: &SecretName, _grade: u32) {}
+}
+
+pub(super) fn who_comes_again_with_the_answer_is_not_asked_another_question(opener: Opener) {
+    let mut bench = Bench::new(opener);
+    let mut later = Later {
+        answers: Vec::new(),
+        wanted: None,
+    };
+    let made = loop {
+        match bench
+            .store
+            .generate(Algorithm::P256, &targets(), &mut later)
+        {
+            Ok(made) => break made,
+            Err(error) => {
+                let Some(question) = later.wanted.take() else {
+                    panic!("{error}")
+                };
+                later.answers.push(question);
+                assert!(later.answers.len() <= 2, "each keyring's, or the key's");
+            }
+        }
+    };
+    bench
+        .store
+        .sign(&made.id, Purpose::Document, b"m", &mut later)
+        .unwrap();
+    assert_eq!(bench.store.list().unwrap().keys.len(), 1);
+    // The next key of the same request is another key.
+    let next = bench
+        .store
+        .generate(Algorithm::P256, &targets(), &mut later);
+    assert!(next.is_err() || next.unwrap().id != made.id);
 }
 
 pub(super) fn roles_and_guns_that_a_header_cannot_hold_are_refused(opener: Opener) {

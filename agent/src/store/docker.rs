@@ -50,6 +50,9 @@ pub struct DockerStore {
     hold: Duration,
     held: HashMap<KeyId, Held>,
     requests: HashMap<RequestId, HashMap<KeyId, ForRequest>>,
+    /// Keys made for a request that has not got their passphrase yet: it asks by the key's ID, and
+    /// comes again with the answer.
+    unsaved: HashMap<RequestId, Opened>,
     /// Public halves of keys that were opened once. An ID is a digest, so they stay true.
     publics: HashMap<KeyId, PublicKey>,
     hints: HashMap<KeyId, Hint>,
@@ -93,6 +96,7 @@ impl DockerStore {
             hold: DEFAULT_HOLD,
             held: HashMap::new(),
             requests: HashMap::new(),
+            unsaved: HashMap::new(),
             publics: HashMap::new(),
             hints: HashMap::new(),
         }
@@ -385,9 +389,22 @@ impl KeyStore for DockerStore {
         presence: &mut dyn Presence,
     ) -> Result<StoredKey, StoreError> {
         check_new(new)?;
-        let key = PrivateKey::generate(algorithm)
-            .map_err(|error| StoreError::Unsupported(error.to_string()))?;
-        self.add(&key, new, presence)
+        let request = presence.request();
+        let begun = self
+            .unsaved
+            .remove(&request)
+            .filter(|key| key.is(algorithm, new));
+        let key = match begun {
+            Some(begun) => begun.private()?,
+            None => PrivateKey::generate(algorithm)
+                .map_err(|error| StoreError::Unsupported(error.to_string()))?,
+        };
+        let added = self.add(&key, new, presence);
+        if added.is_err() {
+            let kept = Opened::new(&key, new.role.clone(), new.gun.clone());
+            self.unsaved.insert(request, kept);
+        }
+        added
     }
 
     fn import(
@@ -411,7 +428,7 @@ impl KeyStore for DockerStore {
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
         let key = self.unlocked(id, presence)?;
-        export(&key.key, id, passphrase)
+        export(&key.key, passphrase)
     }
 
     fn remove(&mut self, id: &KeyId) -> Result<(), StoreError> {
@@ -456,7 +473,7 @@ impl KeyStore for DockerStore {
         let question = self.question(id, role.as_deref(), gun.as_deref());
         let key = self.open_found(id, found, presence)?;
         let given = ask::ask_new(presence, question)?;
-        let bytes = export(&key.key, id, &given.secret)?;
+        let bytes = export(&key.key, &given.secret)?;
         let now = atomic::read(&path, MAX_KEY)?.ok_or(StoreError::NotFound(*id))?;
         if Sha256::digest(&now[..])[..] != content {
             return Err(StoreError::Changed { path });
@@ -486,11 +503,13 @@ impl KeyStore for DockerStore {
 
     fn end_request(&mut self, request: RequestId) {
         self.requests.remove(&request);
+        self.unsaved.remove(&request);
     }
 
     fn lock(&mut self) {
         self.held.clear();
         self.requests.clear();
+        self.unsaved.clear();
     }
 }
 

@@ -546,7 +546,7 @@ impl KeyStore for FileStore {
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
         let key = self.unlocked(id, presence)?;
-        export(&key.key, id, passphrase)
+        export(&key.key, passphrase)
     }
 
     fn remove(&mut self, id: &KeyId) -> Result<(), StoreError> {

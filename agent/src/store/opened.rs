@@ -33,6 +33,18 @@ impl Opened {
         }
     }
 
+    /// Whether it is of this algorithm, for this role and GUN.
+    pub(super) fn is(&self, algorithm: Algorithm, new: &NewKey) -> bool {
+        self.algorithm == algorithm && self.role == new.role && self.gun == new.gun
+    }
+
+    /// The key itself, for writing it to a file.
+    pub(super) fn private(&self) -> Result<PrivateKey, StoreError> {
+        let material = Zeroizing::new(self.material.expose().to_vec());
+        PrivateKey::from_material(self.algorithm, material)
+            .map_err(|_| StoreError::Unverified(self.public.id()))
+    }
+
     /// Signs and verifies: no signature that does not verify leaves a store.
     pub(super) fn sign(
         &self,
@@ -64,14 +76,9 @@ impl Opened {
 
 /// A Docker-format copy under `passphrase`, which must not be empty: Go would write the key in
 /// clear then.
-pub(super) fn export(key: &Opened, id: &KeyId, passphrase: &Secret) -> Result<Vec<u8>, StoreError> {
-    let private = PrivateKey::from_material(
-        key.algorithm,
-        Zeroizing::new(key.material.expose().to_vec()),
-    )
-    .map_err(|_| StoreError::Unverified(*id))?;
+pub(super) fn export(key: &Opened, passphrase: &Secret) -> Result<Vec<u8>, StoreError> {
     docker_file(
-        &private,
+        &key.private()?,
         &key.role,
         key.gun.as_deref(),
         passphrase,
