@@ -349,25 +349,24 @@ impl Keyring {
     ) -> Result<KeyDone, Fault> {
         let key = self.find(name, docker_dir).await?;
         person.about(vec![format!("removes {}", key.describe())]);
-        if !key.used_by.is_empty() || key.role.as_deref() == Some("root") {
-            let what = match key.used_by.as_slice() {
-                [] => String::new(),
-                used => format!(", which {} lists", used.join(", ")),
-            };
-            let question = format!(
-                "Remove {}{what}? Without another copy nobody can sign with it any more.",
-                key.describe()
-            );
-            match person.confirm(stream, &question).await {
-                Ok(_) => {}
-                Err(Fault::NeedsYes(_)) if !key.used_by.is_empty() && key.is_root() => {
-                    return Err(Fault::RootInUse {
-                        id: key.id,
-                        used_by: key.used_by,
-                    });
-                }
-                Err(fault) => return Err(fault),
+        // Always a question: a key without another copy is gone for good.
+        let what = match key.used_by.as_slice() {
+            [] => String::new(),
+            used => format!(", which {} lists", used.join(", ")),
+        };
+        let question = format!(
+            "Remove {}{what}? Without another copy nobody can sign with it any more.",
+            key.describe()
+        );
+        match person.confirm(stream, &question).await {
+            Ok(_) => {}
+            Err(Fault::NeedsYes(_)) if !key.used_by.is_empty() && key.is_root() => {
+                return Err(Fault::RootInUse {
+                    id: key.id,
+                    used_by: key.used_by,
+                });
             }
+            Err(fault) => return Err(fault),
         }
         let id = key.id;
         let removed = match key.store {
