@@ -279,9 +279,20 @@ fn an_answer_counts_once_on_its_own_stream_and_for_its_own_prompt() {
     first.start(&scene.good("first"));
     let theirs = prompt(&mut first);
 
-    // From another stream, with the id of the first one's prompt: not an answer to anything.
+    // From another stream (of another collection: one is handled at a time), with the id of the
+    // first one's prompt: not an answer to anything.
+    let other = Forge::new("registry.example.com/acme/other");
+    other.import(&scene.home, &[RoleName::Targets]);
+    scene.home.signet().arg("lock").run().ok();
+    let edition = other.edition(5);
+    let targets = RoleName::Targets;
+    let ask = Ask::new(other.gun(), Some(other.documents(&edition))).item(
+        &targets,
+        &with_tag(edition.top(), 6, "second"),
+        other.key_id(&targets),
+    );
     let mut second = scene.raw.open();
-    second.start(&scene.good("second"));
+    second.start(&ask);
     let own = prompt(&mut second);
     assert_ne!(theirs.id, own.id);
     assert!(theirs.id.len() >= 16, "{theirs:?}");
@@ -493,11 +504,14 @@ fn messages_out_of_order_end_the_stream() {
     scene.still_works();
 }
 
+/// What a terminal would act on.
+const EVIL: [char; 3] = ['\u{9b}', '\u{7f}', '\u{202e}'];
+
 #[test]
 fn names_from_outside_are_escaped_in_prompts_and_log() {
     let scene = Scene::locked();
     let targets = RoleName::Targets;
-    let evil = "v1\u{1b}[2J\u{202e}live";
+    let evil = "v1\u{9b}2J\u{7f}\u{202e}live";
     let next = with_tag(scene.edition.top(), 6, evil);
     let ask = Ask::new(GUN, Some(scene.forge.documents(&scene.edition)))
         .item(&targets, &next, scene.forge.key_id(&targets));
@@ -510,10 +524,7 @@ fn names_from_outside_are_escaped_in_prompts_and_log() {
     };
     let words = passphrase.summary.join("\n");
     assert!(words.contains("live"), "{words}");
-    assert!(
-        !words.contains('\u{1b}') && !words.contains('\u{202e}'),
-        "{words:?}"
-    );
+    assert!(!words.contains(EVIL), "{words:?}");
     talk.answer(&asked);
     while let Some(event) = talk.hear().expect("it is signed") {
         if let Event::Signed(_) = event {
@@ -522,11 +533,7 @@ fn names_from_outside_are_escaped_in_prompts_and_log() {
     }
     drop(talk);
     let log = scene.home.signet().args(["log", "show"]).run().ok();
-    assert!(
-        !log.stdout.contains('\u{1b}') && !log.stdout.contains('\u{202e}'),
-        "{:?}",
-        log.stdout
-    );
+    assert!(!log.stdout.contains(EVIL), "{:?}", log.stdout);
 }
 
 #[test]

@@ -158,9 +158,14 @@ fn a_first_root_that_never_arrived_is_published_again_unchanged() {
     let proxy = proxied(&lab, &home, lab.trust_server());
     proxy.on_next(1, "POST *", Fault::Status(500, "{}"));
     sign(&home, &proxy.url(), "v1", &[]).exits(1);
-    let keys = home.keys();
+    let keys = || {
+        let keys = home.keys().into_iter();
+        keys.map(|key| (key["id"].clone(), key["other_ids"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let before = keys();
     sign(&home, &proxy.url(), "v1", &[]).ok();
-    assert_eq!(home.keys(), keys, "no key was made twice");
+    assert_eq!(keys(), before, "no key and no certificate was made twice");
 
     let posts: Vec<Vec<u8>> = proxy
         .requests()
@@ -210,12 +215,11 @@ fn the_same_name_on_another_server_is_another_lineage() {
             .args(more)
             .run()
     };
-    refused(elsewhere(&["--json"]), "lineage");
-
     let file = other.user_home().join("targets.pem");
     let theirs = with_the_key_of(&lab, &other);
     import(&home, &file);
     drop(theirs);
+    refused(elsewhere(&["--json"]), "lineage");
     elsewhere(&["--allow", "lineage"]).ok();
     logged_with(&home, "lineage");
     assert_eq!(tags(&lab, lab.local_trust_server()), ["theirs", "v2"]);
@@ -282,7 +286,7 @@ fn an_upload_that_failed_is_superseded_and_the_log_says_by_what() {
     assert!(words.contains("replaces"), "{entry:#}");
     let hash = lost["payload"].as_str().expect("a hash");
     let hash = hash.trim_start_matches("sha256:");
-    assert!(words.contains(&hash[..16]), "{words} does not name {hash}");
+    assert!(words.contains(&hash[..8]), "{words} does not name {hash}");
     assert_eq!(tags(&lab, lab.trust_server()), ["v1", "v2"]);
 }
 
