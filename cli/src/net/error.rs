@@ -208,7 +208,10 @@ pub(crate) fn from_answer(
 ) -> NetError {
     let url = url.to_owned();
     let (code, message) = match parse_body(body) {
-        Some(first) => (first.code.clone(), words(&first)),
+        Some(first) => (
+            signet_trust::payload::escape(cut(&first.code)),
+            words(&first),
+        ),
         None => (String::new(), plain(body)),
     };
     match status {
@@ -294,7 +297,7 @@ fn words(error: &OneError) -> String {
     match detail {
         Some(detail) => signet_trust::payload::escape(&format!("{prefix}{}", cut(detail))),
         None if error.message.is_empty() => {
-            signet_trust::payload::escape(&error.code.to_lowercase().replace('_', " "))
+            signet_trust::payload::escape(&cut(&error.code).to_lowercase().replace('_', " "))
         }
         None => signet_trust::payload::escape(cut(&error.message)),
     }
