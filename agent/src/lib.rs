@@ -18,3 +18,6 @@ pub mod ledger;
 pub mod presence;
 pub mod service;
 pub mod store;
+
+#[doc(hidden)]
+pub use keyring::request::read_request;

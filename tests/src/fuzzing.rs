@@ -8,7 +8,10 @@
 //! This file and what is below it are compiled into `tests/fuzz` too, which is a workspace of its
 //! own: they use nothing else of this crate.
 
+// Named, because a file that is itself included by its path is looked beside, not below.
+#[path = "fuzzing/mutate.rs"]
 pub mod mutate;
+#[path = "fuzzing/request.rs"]
 mod request;
 
 use std::fmt::Write as _;

@@ -66,7 +66,9 @@ enum Announced {
 
 /// Reads a client's message as far as its form goes; for fuzzing. The words of a refusal.
 pub fn read_request(bytes: &[u8]) -> Option<String> {
-    let message = <SignRequest as prost::Message>::decode(bytes).ok()?.message?;
+    let message = <SignRequest as prost::Message>::decode(bytes)
+        .ok()?
+        .message?;
     let plan = match message {
         sign_request::Message::Start(start) => read(start).map(|(_, plan)| plan),
         sign_request::Message::Step(step) => read_step(step),
