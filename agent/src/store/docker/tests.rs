@@ -261,17 +261,15 @@ fn an_encrypted_file_is_handed_out_as_it_lies_there() {
 
 #[test]
 fn keys_written_by_docker_and_notary_open_by_their_names() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/docker-trust");
-    let Ok(entries) = fs::read_dir(&vectors) else {
-        return;
-    };
+    let fixtures = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../trust/tests/fixtures/keys/docker-trust"
+    );
     let dir = tempfile::tempdir().unwrap();
     let private = dir.path().join("trust/private");
     fs::create_dir_all(&private).unwrap();
-    for entry in entries
-        .flatten()
-        .filter(|entry| entry.path().extension().is_some_and(|e| e == "key"))
-    {
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let entry = entry.unwrap();
         fs::copy(entry.path(), private.join(entry.file_name())).unwrap();
     }
     let mut store = store(dir.path());
