@@ -149,10 +149,16 @@ impl Failure {
 
     /// This failure as one of several things that were not done.
     pub(crate) fn as_missing(&self, what: impl Into<String>) -> Missing {
+        let what = what.into();
+        // Named once: many messages begin with the file that they are about.
+        let reason = self
+            .message
+            .strip_prefix(&format!("{what}: "))
+            .unwrap_or(&self.message);
         Missing {
-            what: what.into(),
-            reason: self.message.clone(),
+            reason: reason.to_owned(),
             exit: self.exit,
+            what,
         }
     }
 
@@ -261,6 +267,9 @@ impl From<tonic::Status> for Failure {
 
 impl From<v1::Failure> for Failure {
     fn from(sent: v1::Failure) -> Self {
+        if sent.exit == u32::from(exit::INTERRUPTED) {
+            return Self::interrupted();
+        }
         // A code that no exit status can carry is a failure like any other.
         let exit = u8::try_from(sent.exit)
             .ok()

@@ -57,7 +57,12 @@ async fn passphrase(ctx: &mut Context, ask: &NeedPassphrase) -> Result<Given, Fa
         tell_summary(ctx, &ask.summary);
         return Ok(Given::Unavailable(v1::Unavailable {}));
     }
-    let ask = ask.clone();
+    let mut ask = ask.clone();
+    if ctx.told == ask.summary {
+        ask.summary.clear();
+    } else {
+        ctx.told.clone_from(&ask.summary);
+    }
     Ok(match blocking(move || typed(&ask)).await {
         Asked::Answer(secret) => secret_of(&secret, Source::Typed),
         Asked::Cancelled => Given::Cancelled(v1::Cancelled {}),
@@ -75,14 +80,16 @@ fn secret_of(secret: &[u8], source: Source) -> Given {
 
 /// Asks the person; a new secret twice.
 fn typed(ask: &NeedPassphrase) -> Asked<Typed> {
-    let mut lines: Vec<String> = ask.summary.iter().map(|line| escape(line)).collect();
-    if !ask.refused.is_empty() {
-        lines.push(match ask.attempts_left {
+    // The summary was shown with the first question.
+    let lines: Vec<String> = if ask.refused.is_empty() {
+        ask.summary.iter().map(|line| escape(line)).collect()
+    } else {
+        vec![match ask.attempts_left {
             0 => format!("{}.", escape(&ask.refused)),
             1 => format!("{}. One more try.", escape(&ask.refused)),
             left => format!("{}. {left} more tries.", escape(&ask.refused)),
-        });
-    }
+        }]
+    };
     terminal::show(&lines);
     let what = called(ask);
     if !ask.new_secret {
@@ -112,6 +119,7 @@ fn called(ask: &NeedPassphrase) -> String {
     match ask.what() {
         What::Unspecified | What::Keyring => "the keyring".into(),
         What::Root => "the root keyring".into(),
+        What::Export if ask.key_id.is_empty() => "the exported copy".into(),
         What::Export => format!("the exported copy of key {}", short_id(&ask.key_id)),
         What::Key => {
             let mut facts: Vec<String> = [&ask.label, &ask.role, &ask.gun]
@@ -143,6 +151,7 @@ async fn confirm(ctx: &mut Context, ask: &NeedConfirm) -> Given {
     }
     let lines: Vec<String> = ask.summary.iter().map(|line| escape(line)).collect();
     let question = escape(&ask.question);
+    ctx.told.clone_from(&ask.summary);
     let asked = blocking(move || {
         if !lines.is_empty() {
             terminal::show(&lines);

@@ -21,10 +21,8 @@ pub(crate) async fn run(args: KeyringArgs, ctx: &mut Context) -> Result<(), Fail
                 ctx.ui.json(&json!({ "v": 1, "keyring": name(root) }));
             } else {
                 ctx.ui.say(format_args!(
-                    "the passphrase of the {} is changed; copies of {} made before still open with \
-                     the old one (`signet keyring rotate` makes them useless for new keys)",
-                    words(root),
-                    file(root)
+                    "the passphrase of the {} is changed",
+                    words(root)
                 ));
             }
         }
@@ -36,7 +34,7 @@ pub(crate) async fn run(args: KeyringArgs, ctx: &mut Context) -> Result<(), Fail
                     .json(&json!({ "v": 1, "keyring": name(root), "keys": done.count }));
             } else {
                 ctx.ui.say(format_args!(
-                    "the {} has a new identity, and {} keys are encrypted for it",
+                    "the {} has a new identity; keys encrypted for it: {}",
                     words(root),
                     done.count
                 ));
@@ -52,8 +50,4 @@ const fn name(root: bool) -> &'static str {
 
 const fn words(root: bool) -> &'static str {
     if root { "root keyring" } else { "keyring" }
-}
-
-const fn file(root: bool) -> &'static str {
-    if root { "root.age" } else { "keyring.age" }
 }

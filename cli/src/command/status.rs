@@ -69,13 +69,6 @@ fn warnings(ctx: &Context, status: &StatusReply) -> Vec<String> {
             ctx.places.home.display()
         ));
     }
-    if status.same_passphrase {
-        all.push(
-            "keyring and root keyring open with the same passphrase; `signet keyring passphrase \
-             --root` changes one"
-                .into(),
-        );
-    }
     all
 }
 

@@ -90,6 +90,10 @@ pub(crate) fn secret(prompt: &str) -> Asked<Typed> {
     };
     let read = read_hidden(&mut terminal, prompt);
     drop(open);
+    if matches!(read, Ok(None)) {
+        // Ctrl-D is not echoed; what comes next begins a line.
+        let _ = terminal.write_all(b"\n");
+    }
     match read {
         Ok(Some(line)) => Asked::Answer(line),
         Ok(None) => Asked::Cancelled,
@@ -166,6 +170,7 @@ fn on_terminal<T>(ask: impl FnOnce(&Term) -> dialoguer::Result<Option<T>>) -> As
         Ok(Some(answer)) => Asked::Answer(answer),
         Ok(None) => Asked::Cancelled,
         Err(dialoguer::Error::IO(error)) if error.kind() == io::ErrorKind::Interrupted => {
+            let _ = terminal.write_line("");
             Asked::Cancelled
         }
         Err(dialoguer::Error::IO(_)) => Asked::NoTerminal,
