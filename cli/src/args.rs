@@ -238,7 +238,7 @@ pub(crate) struct SignArgs {
     #[arg(value_name = "IMAGE:TAG[@sha256:DIGEST]")]
     pub(crate) image: String,
     /// Size of the manifest in bytes
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     pub(crate) size: Option<u64>,
     #[command(flatten)]
     pub(crate) new_keys: NewKeysArgs,

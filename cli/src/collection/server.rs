@@ -6,8 +6,13 @@ use std::{fs, io, path::Path, time::Duration};
 use super::cache::{make_directory, write_beside};
 use crate::{
     Context,
-    docker::{config::read_bounded, credentials::CredentialSource, endpoint, engine::Engine},
-    failure::Failure,
+    docker::{
+        config::{DockerConfig, read_bounded},
+        credentials::CredentialSource,
+        endpoint,
+        engine::Engine,
+    },
+    failure::{Failure, exit},
     image::{Image, is_loopback},
     net::{
         NetError,
@@ -46,6 +51,9 @@ pub(crate) async fn remote(
     access: Access,
 ) -> Result<Remote, Failure> {
     let docker = &ctx.places.docker;
+    // Not needed by all, but better said now than when a server asks who we are.
+    DockerConfig::read(docker)
+        .map_err(|error| Failure::new(exit::FAILED, "docker.config", error))?;
     let credentials = CredentialSource::new(docker.clone(), image.credentials_key());
     let url = trust_server_url(ctx, image)?;
     let insecure = is_insecure(ctx, image).await;

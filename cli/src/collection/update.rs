@@ -39,6 +39,10 @@ pub(crate) enum Current {
     Nothing(Box<Cached>),
 }
 
+/// How much longer a file may be than what lists it says, to be called another file: then it is
+/// not the one that is listed. What goes on for longer is the server's fault.
+const LONGER: usize = 1 << 20;
+
 /// Fetches and verifies. A reader's cache takes what was verified; a writer saves with
 /// [`save`] once the change is published, so that a run that fails writes nothing.
 ///
@@ -65,7 +69,11 @@ pub(crate) async fn fetch(
     let mut absent = false;
     let mut last_error: Option<NetError> = None;
     while let Step::Fetch { file, limit } = update.step() {
-        let fetched = match server.get(&file, limit).await {
+        let most = match file {
+            File::ByHash(..) => limit.saturating_add(LONGER),
+            File::Current(_) | File::Version(..) => limit,
+        };
+        let fetched = match server.get(&file, most).await {
             Ok(bytes) => Fetched::Bytes(bytes),
             Err(NetError::Missing { .. }) => {
                 // A collection without a timestamp is none: the server makes one with the first.

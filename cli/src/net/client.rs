@@ -79,10 +79,9 @@ impl Server {
         credentials: CredentialSource,
         scope: String,
     ) -> Result<Self, NetError> {
-        let base = base.trim_end_matches('/').to_owned();
         let bad =
             |why: &str| NetError::Setup(format!("{base:?} is not the URL of a {wanted}: {why}"));
-        let url = reqwest::Url::parse(&base).map_err(|error| bad(&error.to_string()))?;
+        let url = reqwest::Url::parse(base).map_err(|error| bad(&error.to_string()))?;
         let host = url.host_str().ok_or_else(|| bad("it names no host"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(bad(
@@ -97,7 +96,7 @@ impl Server {
             None => host.to_owned(),
         };
         Ok(Self {
-            base,
+            base: base.trim_end_matches('/').to_owned(),
             host,
             wanted,
             trust,
