@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Pid;
+
 use crate::lab::built;
 use crate::lab::command::{Output, Run as _, clean};
 use crate::{Cli, Home, Lab};
@@ -241,6 +243,17 @@ pub fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// Whether a process has ended, though nobody may have asked for its exit code yet: fields 1 to 3
+/// of `/proc/PID/stat` (proc(5)).
+#[must_use]
+pub fn has_ended(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The second field is the program's name, in parentheses, and may hold anything.
+    stat.ok()
+        .and_then(|stat| Some(stat.rsplit_once(") ")?.1.starts_with('Z')))
+        .unwrap_or(true)
 }
 
 /// Writes a program that others can run.

@@ -58,6 +58,8 @@ fn signet(home: &Home, args: &[&str]) -> Command {
 
 fn unattended(home: &Home, args: &[&str]) -> Command {
     let mut command = home.unattended();
+    // Root keys ask each time.
+    command.env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file());
     command.args(args);
     command
 }

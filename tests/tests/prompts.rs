@@ -240,6 +240,7 @@ fn several_root_keys_are_a_question() {
     let home = lab.home();
     for label in ["one", "two"] {
         home.unattended()
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
             .args(["key", "generate", "--role", "root", "--label", label])
             .run()
             .ok();
@@ -254,6 +255,7 @@ fn several_root_keys_are_a_question() {
     home.unattended()
         .args(["sign", &format!("{GUN}:v1@{DIGEST}"), "--size", SIZE])
         .args(["--root", "two"])
+        .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
         .run()
         .ok();
     assert_eq!(home.keys().len(), 3, "two roots, one targets key");

@@ -161,8 +161,20 @@ fn an_image_out_but_not_signed_ends_in_8_with_the_command_that_finishes_the_job(
     home.signet().args(["verify", &image]).run().exits(3);
 
     proxy.behave();
-    through_the_proxy(&mut run_as_pasted(&home, &line)).ok();
+    // The first root is signed again, and a root key asks each time.
+    through_the_proxy(
+        run_as_pasted(&home, &line).env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file()),
+    )
+    .ok();
     lab.everybody_pulls(&image);
+
+    // Where the repository has trust already, nothing more is asked for.
+    let second = lab.import_image("acme/app:v2");
+    proxy.on_next(1, "POST *", Fault::Drop);
+    let failed = through_the_proxy(&mut push(&home, &second)).exits(8);
+    let line = command_in(&failed.stderr).to_owned();
+    through_the_proxy(&mut run_as_pasted(&home, &line)).ok();
+    lab.everybody_pulls(&second);
 }
 
 #[test]
