@@ -13,13 +13,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{Semaphore, watch};
+use signet_proto::v1::{SignEvent, SignRequest};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Request, Status, transport::Server};
 
 use self::dispatch::Dispatch;
 use crate::{
     daemon::{caller::Caller, incoming::Incoming},
     keyring::{Fault, Keyring},
+    presence::stream::Inbound,
 };
 
 /// Streams served at once on one connection.
@@ -100,6 +102,20 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
         .ok_or_else(|| status::status(&Fault::Internal("a connection without a caller")))
 }
 
+/// Serves one `Sign` stream of this process itself: the same path of a request, without a socket.
+/// For measuring what the socket costs.
+#[must_use]
+pub fn sign_in_process(
+    shared: &Arc<Shared>,
+    requests: mpsc::Receiver<SignRequest>,
+) -> mpsc::Receiver<Result<SignEvent, Status>> {
+    signer::start(
+        shared,
+        Arc::new(Caller::this_process()),
+        Inbound::Local(requests),
+    )
+}
+
 /// Serves all services on `incoming` until `stop` resolves and the connections have ended.
 ///
 /// # Errors
@@ -136,3 +152,6 @@ pub async fn serve(
         .serve_with_incoming_shutdown(services, incoming, stop)
         .await
 }
+
+#[cfg(test)]
+mod tests;

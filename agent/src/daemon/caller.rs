@@ -74,6 +74,20 @@ impl Caller {
         })
     }
 
+    /// The facts of this very process.
+    #[must_use]
+    pub fn this_process() -> Self {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            pid,
+            exe: std::env::current_exe().ok(),
+            session: Stat::of(pid).map(|stat| SessionId(stat.session)),
+            confirmed: true,
+            _pidfd: None,
+        }
+    }
+
     /// Whether it carries requests of somebody else: never prompted on its stream, never satisfied
     /// by a held secret alone.
     #[must_use]

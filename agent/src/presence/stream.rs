@@ -46,9 +46,33 @@ pub trait Carries: Sized + Send + 'static {
     fn answer(self) -> Result<Answer, Self>;
 }
 
+/// Where a caller's messages come from.
+#[derive(Debug)]
+pub enum Inbound<M> {
+    /// The same process.
+    Local(mpsc::Receiver<M>),
+    /// The socket.
+    Wire(Box<Streaming<M>>),
+}
+
+impl<M> Inbound<M> {
+    async fn message(&mut self) -> Result<Option<M>, Status> {
+        match self {
+            Self::Local(messages) => Ok(messages.recv().await),
+            Self::Wire(stream) => stream.message().await,
+        }
+    }
+}
+
+impl<M> From<Streaming<M>> for Inbound<M> {
+    fn from(stream: Streaming<M>) -> Self {
+        Self::Wire(Box::new(stream))
+    }
+}
+
 /// One stream of a caller: messages in, events out, and the person behind it.
 pub struct Stream<M: Carries> {
-    inbound: Streaming<M>,
+    inbound: Inbound<M>,
     events: mpsc::Sender<Result<M::Event, Status>>,
     stopping: watch::Receiver<bool>,
     /// Signatures are out whose fate is not known yet: the end of the agent waits for that.
@@ -68,7 +92,7 @@ impl<M: Carries> Stream<M> {
     /// Joins the two directions.
     #[must_use]
     pub fn new(
-        inbound: Streaming<M>,
+        inbound: Inbound<M>,
         events: mpsc::Sender<Result<M::Event, Status>>,
         stopping: watch::Receiver<bool>,
     ) -> Self {

@@ -93,7 +93,7 @@ impl Agent for Service {
         self.shared.admit()?;
         let caller = caller(&request)?;
         let (sender, events) = mpsc::channel(8);
-        let stream = Stream::new(request.into_inner(), sender, self.shared.stopping());
+        let stream = Stream::new(request.into_inner().into(), sender, self.shared.stopping());
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             let mut stream = stream;

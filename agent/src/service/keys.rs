@@ -58,7 +58,7 @@ impl Keys for Service {
         self.shared.admit()?;
         let caller = caller(&request)?;
         let (sender, events) = mpsc::channel(8);
-        let mut stream = Stream::new(request.into_inner(), sender, self.shared.stopping());
+        let mut stream = Stream::new(request.into_inner().into(), sender, self.shared.stopping());
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             if let Err(fault) = change(&shared, &caller, &mut stream).await {

@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status::status};
 use crate::{
+    daemon::caller::Caller,
     keyring::{Fault, request},
-    presence::stream::Stream,
+    presence::stream::{Inbound, Stream},
 };
 
 #[derive(Debug)]
@@ -39,15 +40,7 @@ impl Signer for Service {
     ) -> Result<Response<Self::SignStream>, Status> {
         self.shared.admit()?;
         let caller = caller(&request)?;
-        let (sender, events) = mpsc::channel(8);
-        let mut stream = Stream::new(request.into_inner(), sender, self.shared.stopping());
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            if let Err(fault) = request::serve(&shared, &caller, &mut stream).await {
-                tracing::debug!(%fault, "a request ended");
-                stream.fail(status(&fault)).await;
-            }
-        });
+        let events = start(&self.shared, caller, request.into_inner().into());
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
 
@@ -67,4 +60,22 @@ impl Signer for Service {
             .map_err(|fault| status(&fault))?;
         Ok(Response::new(reply))
     }
+}
+
+/// Begins to serve one stream.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    caller: Arc<Caller>,
+    inbound: Inbound<SignRequest>,
+) -> mpsc::Receiver<Result<SignEvent, Status>> {
+    let (sender, events) = mpsc::channel(8);
+    let mut stream = Stream::new(inbound, sender, shared.stopping());
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        if let Err(fault) = request::serve(&shared, &caller, &mut stream).await {
+            tracing::debug!(%fault, "a request ended");
+            stream.fail(status(&fault)).await;
+        }
+    });
+    events
 }
