@@ -127,7 +127,8 @@ pub struct RoleState {
     pub seen: Option<Mark>,
     /// Highest released by us.
     pub signed: Option<(Mark, Standing)>,
-    /// Highest released by us that is published (delegations, §2 `next`).
+    /// Highest released by us that is published: a delegation that the snapshot no longer lists goes
+    /// on above it.
     pub published: Option<u32>,
 }
 

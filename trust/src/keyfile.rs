@@ -304,7 +304,7 @@ fn headers<'a>(role: &'a str, gun: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
 }
 
 /// Writes an encrypted key file as Go does. Roles: `gun` is dropped unless the role is one of
-/// targets, snapshot, timestamp (§1.3).
+/// targets, snapshot, timestamp (notary `trustmanager/keystore.go`).
 #[must_use]
 pub fn write_encrypted(
     key: &PrivateKey,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Digest of the *change*: tags and digests, keys, thresholds, delegations, roles; not version,
-/// expiry or base. Consent binds to it (rules: a retry that differs only in those is covered).
+/// expiry or base. Consent binds to it: a retry that differs only in those is covered.
 #[must_use]
 pub fn change_digest(base: Option<&VerifiedBase>, items: &[Item]) -> [u8; 32] {
     let mut sorted: Vec<&Item> = items.iter().collect();
