@@ -314,7 +314,7 @@ impl PublicKey {
         }
     }
 
-    /// Verifies `signature` (encoded as in documents, §Method) over `message`.
+    /// Verifies `signature` (encoded as documents hold it, see [`Method`]) over `message`.
     ///
     /// # Errors
     ///

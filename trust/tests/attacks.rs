@@ -8,9 +8,9 @@ use signet_trust::{
     KeyId, RoleName,
     document::{FileMeta, Hashes, Root, Snapshot, Targets, Timestamp, to_wire},
     edit::Edit,
-    pin::PinError,
+    pin::{Pin, PinError},
     time::Expiry,
-    update::{Cached, UpdateError},
+    update::{Cached, Options, UpdateError},
     verify::VerifyError,
 };
 
@@ -456,6 +456,31 @@ fn root_with_a_certificate_that_has_ended() {
             ..
         }
     ));
+}
+
+#[test]
+fn root_that_lists_the_pinned_certificate_and_is_signed_by_another() {
+    let mut world = World::new();
+    let mut root = world.root();
+    let pinned = root.roles[&RoleName::Root].key_ids[0];
+    let key = world.ours.certified(&world.gun, NOW);
+    let role = root.roles.get_mut(&RoleName::Root).unwrap();
+    role.key_ids.push(key.id());
+    root.keys.insert(key.id(), key.clone());
+    let wire = world.ours.wire(&root, &[key.id()]);
+    world.upload(BTreeMap::from([(RoleName::Root, wire)]));
+    let options = Options {
+        pin: Pin::Certificates(vec![pinned]),
+        ..world.options()
+    };
+    assert_eq!(
+        world.update_with(Cached::default(), options).map(drop),
+        Err(VerifyError::RootChain {
+            version: 1,
+            by: "itself"
+        }
+        .into())
+    );
 }
 
 #[test]

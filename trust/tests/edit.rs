@@ -480,6 +480,8 @@ fn tags_go_where_docker_would_put_them() {
     let releases = world.delegate("targets/releases", &[""]);
     let alice = world.delegate("targets/alice", &["v"]);
     world.delegate("targets/none", &[]);
+    // Not a child of `targets`: docker does not sign into it, and neither do readers follow it.
+    world.delegate("targets/alice/below", &[""]);
     let trusted = world.fresh();
     let roles = |tag: &str, held: &[&PublicKey]| {
         let ids: Vec<KeyId> = held.iter().map(|key| key.id()).collect();
@@ -494,6 +496,11 @@ fn tags_go_where_docker_would_put_them() {
         Ok(vec![role("targets/releases")])
     );
     assert_eq!(roles("v1", &[&alice]), Ok(vec![role("targets/alice")]));
+    let all = |_: &KeyId| true;
+    assert_eq!(
+        signable_roles(&trusted, "1", &all),
+        Ok(vec![role("targets/releases")])
+    );
     // Once there is a delegation the targets key signs no tags.
     let targets_key = world.root().keys[&world.root().roles[&TARGETS].key_ids[0]].clone();
     let error = roles("1", &[&targets_key]).unwrap_err();
