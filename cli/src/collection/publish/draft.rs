@@ -22,6 +22,27 @@ pub(super) struct Drafted {
     pub(super) edit: Edit,
     pub(super) done: Done,
     pub(super) requests: Vec<SigningRequest>,
+    /// Roles that take this tag with the keys at hand; where there is none, whose key it takes.
+    fn signable(
+        &self,
+        trusted: &Trusted,
+        tag: &str,
+        holds: &dyn Holds,
+    ) -> Result<Vec<RoleName>, Failure> {
+        signable_roles(trusted, tag, holds).map_err(|error| {
+            let mut failure = self.explain(&error);
+            let delegations = trusted.top().doc().delegations.roles.iter().flatten();
+            let signers: Vec<&str> = delegations
+                .filter(|one| one.paths.iter().any(|path| tag.starts_with(path.as_str())))
+                .map(|one| tags::signer_name(&one.name))
+                .collect();
+            if failure.code == "no_key" && !signers.is_empty() {
+                failure.message.push_str(&format!(" (signers: {})", signers.join(", ")));
+            }
+            failure
+        })
+    }
+
     /// What the server still serves of delegations that its snapshot does not list.
     pub(super) unlisted: Vec<(RoleName, Vec<u8>)>,
 }
@@ -86,7 +107,7 @@ impl Run<'_> {
             ))),
             Change::Add { tag, digest, size } => {
                 let roles =
-                    signable_roles(trusted, tag, holds).map_err(|error| self.explain(&error))?;
+                    self.signable(trusted, tag, holds)?;
                 for role in &roles {
                     edit.add(role, tag, target(digest, *size))
                         .map_err(|error| self.explain(&error))?;
@@ -107,8 +128,7 @@ impl Run<'_> {
                 };
                 let mut touched = Vec::new();
                 for tag in tags {
-                    let roles = signable_roles(trusted, &tag, holds)
-                        .map_err(|error| self.explain(&error))?;
+                    let roles = self.signable(trusted, &tag, holds)?;
                     let holding: Vec<RoleName> = roles
                         .into_iter()
                         .filter(|role| {
