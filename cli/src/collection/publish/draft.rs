@@ -22,27 +22,6 @@ pub(super) struct Drafted {
     pub(super) edit: Edit,
     pub(super) done: Done,
     pub(super) requests: Vec<SigningRequest>,
-    /// Roles that take this tag with the keys at hand; where there is none, whose key it takes.
-    fn signable(
-        &self,
-        trusted: &Trusted,
-        tag: &str,
-        holds: &dyn Holds,
-    ) -> Result<Vec<RoleName>, Failure> {
-        signable_roles(trusted, tag, holds).map_err(|error| {
-            let mut failure = self.explain(&error);
-            let delegations = trusted.top().doc().delegations.roles.iter().flatten();
-            let signers: Vec<&str> = delegations
-                .filter(|one| one.paths.iter().any(|path| tag.starts_with(path.as_str())))
-                .map(|one| tags::signer_name(&one.name))
-                .collect();
-            if failure.code == "no_key" && !signers.is_empty() {
-                failure.message.push_str(&format!(" (signers: {})", signers.join(", ")));
-            }
-            failure
-        })
-    }
-
     /// What the server still serves of delegations that its snapshot does not list.
     pub(super) unlisted: Vec<(RoleName, Vec<u8>)>,
 }
@@ -106,8 +85,7 @@ impl Run<'_> {
                 self.image.with_tag("TAG")
             ))),
             Change::Add { tag, digest, size } => {
-                let roles =
-                    self.signable(trusted, tag, holds)?;
+                let roles = self.signable(trusted, tag, holds)?;
                 for role in &roles {
                     edit.add(role, tag, target(digest, *size))
                         .map_err(|error| self.explain(&error))?;
@@ -159,6 +137,29 @@ impl Run<'_> {
                 Ok(touched)
             }
         }
+    }
+
+    /// Roles that take this tag with the keys at hand; where there is none, whose key it takes.
+    fn signable(
+        &self,
+        trusted: &Trusted,
+        tag: &str,
+        holds: &dyn Holds,
+    ) -> Result<Vec<RoleName>, Failure> {
+        signable_roles(trusted, tag, holds).map_err(|error| {
+            let mut failure = self.explain(&error);
+            let delegations = trusted.top().doc().delegations.roles.iter().flatten();
+            let signers: Vec<&str> = delegations
+                .filter(|one| one.paths.iter().any(|path| tag.starts_with(path.as_str())))
+                .map(|one| tags::signer_name(&one.name))
+                .collect();
+            if failure.code == "no_key" && !signers.is_empty() {
+                failure
+                    .message
+                    .push_str(&format!(" (signers: {})", signers.join(", ")));
+            }
+            failure
+        })
     }
 
     /// What the server still serves of delegations that its snapshot does not list.
