@@ -127,7 +127,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::Stopping => (exit::NO_AGENT, "stopping"),
         Fault::Store(error) => store(error),
         Fault::TooLarge { .. } => (exit::FAILED, "too_large"),
-        Fault::UnknownKey(_) => (exit::FAILED, "unknown_key"),
+        Fault::UnknownKey(_) => (exit::USAGE, "unknown_key"),
         Fault::Usage(_) => (exit::USAGE, "usage"),
         Fault::WrongUser(_) => (exit::NO_AGENT, "wrong_user"),
     }
