@@ -224,7 +224,7 @@ mod tests {
                 (2, message),
                 "{line}"
             );
-            crate::schema::assert_fits("Errors", &failure.to_json());
+            schema::assert_fits("Errors", &failure.to_json());
         }
     }
 
