@@ -7,7 +7,11 @@ use std::sync::Arc;
 use signet_proto::v1::{
     self, KeyDone, KeyEvent, KeyRequest, Notice, key_change::Change, key_event,
 };
-use signet_trust::{Algorithm, Gun, KeyId, RoleName, payload::escape};
+use signet_trust::{
+    Algorithm, Gun, KeyId, RoleName,
+    keyfile::{KeyFile, write_bundle},
+    payload::escape,
+};
 
 use super::{Fault, Keyring, Person, StoreName, creation::store_of, list::Listed, person::Work};
 use crate::{
@@ -36,6 +40,16 @@ pub(super) struct Fresh {
     pub(super) store: StoreName,
     pub(super) algorithm: Algorithm,
     pub(super) label: String,
+}
+
+/// A key file with the `path` header that `notary key import` and `docker trust key load` want of
+/// what is encrypted: without it they import nothing.
+fn named(id: KeyId, pem: &[u8]) -> Result<Vec<u8>, Fault> {
+    let file = KeyFile::parse(pem).map_err(|source| StoreError::KeyFile {
+        path: format!("the exported copy of {id}").into(),
+        source,
+    })?;
+    Ok(write_bundle(&[(id, &file)]).as_bytes().to_vec())
 }
 
 /// An algorithm by its name; P-256 where none is given.
@@ -302,6 +316,7 @@ impl Keyring {
                 }
             }
         };
+        let pem = named(id, &pem)?;
         let entry = NewEntry {
             gun: key.gun.clone().unwrap_or_default(),
             role: key.role.clone().unwrap_or_default(),
