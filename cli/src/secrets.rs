@@ -40,6 +40,8 @@ pub(crate) struct Secrets {
     refused: BTreeSet<(usize, Question)>,
     /// A second secret is always a new one: the files hold the old.
     changes_secret: bool,
+    /// The keyring's passphrase became the root keyring's in this command, and so opens it.
+    stood_in: bool,
 }
 
 /// One source, and which prompts it answers.
@@ -163,6 +165,7 @@ impl Secrets {
             last: BTreeMap::new(),
             refused: BTreeSet::new(),
             changes_secret: changes_secret(command),
+            stood_in: false,
         })
     }
 
@@ -191,6 +194,7 @@ impl Secrets {
         });
         let Some(at) = fitting else { return Ok(None) };
         self.last.insert(question, at);
+        self.stood_in |= ask.what() == What::Root && self.offers[at].answers == Answers::Keyring;
         let (secret, source) = match self.offers[at].from.clone() {
             From::Descriptor(fd) => (self.descriptor(fd).await?, Source::Descriptor),
             From::File { variable, path } => {
@@ -245,7 +249,8 @@ impl Secrets {
         match answers {
             Answers::Keyring => {
                 // Stands in for the root keyring's when both are being made.
-                what == What::Keyring || (what == What::Root && ask.new_secret && !self.has_root())
+                let stands_in = (ask.new_secret || self.stood_in) && !self.has_root();
+                what == What::Keyring || (what == What::Root && stands_in)
             }
             Answers::Root => what == What::Root,
             Answers::DockerRoot => what == What::Key && ask.role == "root",

@@ -253,3 +253,17 @@ fn cards_are_refused_in_words() {
     let failure = secrets("signet push a --pin-fd 3", &[]).unwrap_err();
     assert!(failure.message.contains("cards"), "{failure}");
 }
+
+#[test]
+fn what_stood_in_for_the_root_keyring_opens_it_for_the_rest_of_the_command() {
+    let held = file("from-file\n");
+    let path = held.path().to_str().unwrap();
+    let mut secrets = secrets("signet key import a", &[("SIGNET_PASSPHRASE_FILE", path)]).unwrap();
+    let open = ask(What::Root, "");
+    assert_eq!(next(&mut secrets, &open), None);
+    let mut made = open.clone();
+    made.new_secret = true;
+    let given = Some(("from-file".into(), Source::File));
+    assert_eq!(next(&mut secrets, &made), given);
+    assert_eq!(next(&mut secrets, &open), given);
+}
