@@ -394,11 +394,12 @@ pub fn check_creation(history: &History, gun: &Gun, allow: &[Rule]) -> Result<Ve
 }
 
 /// The state after a verified base was seen, whatever becomes of the request. A base whose roots
-/// are not those seen before changes nothing: until a person allows it, it is another's.
+/// are not those seen before changes nothing: until a person allows it, it is another's. Nor does a
+/// first root of ours that never arrived: it was not seen on any server.
 #[must_use]
 pub fn observe(state: &State, base: &VerifiedBase) -> State {
     let mut state = state.clone();
-    if collection::is_fork(&state, base) {
+    if collection::is_fork(&state, base) || is_first_root(&state, base) {
         return state;
     }
     for (role, mark) in marks(base) {
@@ -418,6 +419,20 @@ pub fn observe(state: &State, base: &VerifiedBase) -> State {
         }
     }
     state
+}
+
+/// Whether the base is nothing but a first root that was released here and never arrived: what a
+/// client shows that publishes it again, unchanged, with new targets. It says nothing of what is
+/// published.
+fn is_first_root(state: &State, base: &VerifiedBase) -> bool {
+    let released = state
+        .roles
+        .get(&RoleName::Root)
+        .and_then(|root| root.signed);
+    base.timestamp().is_none()
+        && base.snapshot().is_none()
+        && !state.is_published()
+        && released.map(|(mark, _)| (mark.version, mark.hash)) == base.mark(&RoleName::Root)
 }
 
 /// Whether the newest root of a base is the newest that was seen, by the state that [`observe`] gave

@@ -73,7 +73,10 @@ pub(super) fn check_keys(
         let reason = format!("what {role} is to sign cannot be read: {error}");
         allowed.or_refuse(Refusal::new(Rule::Opaque, role, next, reason))?;
     }
-    if let Some(lacking) = question.base.and_then(|base| lacking(base, role)) {
+    let judged = question
+        .base
+        .filter(|base| !super::is_first_root(state, base));
+    if let Some(lacking) = judged.and_then(|base| lacking(base, role)) {
         let reason = format!("the base lacks its {lacking}, without which {role} cannot be judged");
         return Err(Refusal::malformed(Some(role), next, reason));
     }

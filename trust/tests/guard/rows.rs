@@ -2,6 +2,7 @@
 
 use signet_trust::{
     RoleName,
+    base::{BaseDocuments, RecordedRoot, VerifiedBase},
     guard::{
         History, Mark, Refusal, Rule, Standing, State, check_creation, observe, published,
         shows_newest_root,
@@ -222,6 +223,46 @@ fn a_first_publish_that_never_arrived_is_published_again_unchanged() {
     ];
     let again = ask(&history, None, &other, &[]).unwrap();
     assert_eq!(again.supersedes, [(RoleName::Targets, mark(&items[1]))]);
+}
+
+#[test]
+fn a_first_root_that_never_arrived_goes_along_as_base_and_is_not_signed_again() {
+    let keys = keys();
+    let root = plain_root(1);
+    let wire = signed(&root, &[(keys.root.certificate.id(), &keys.root.key)]);
+    let items = [root_item(&root), targets_item(&targets_document(1, 1))];
+    let first = ask(&History::default(), None, &items, &[]).unwrap();
+    let recorded = RecordedRoot {
+        lineage: first.lineage,
+        wire: wire.clone(),
+    };
+    let documents = BaseDocuments {
+        roots: vec![wire],
+        ..BaseDocuments::default()
+    };
+    let base = VerifiedBase::verify(&gun(), documents, &[recorded], NOW).unwrap();
+    let history = |state: State| History {
+        collections: [(first.lineage, state)].into(),
+    };
+
+    let other = [targets_item(&targets_document(1, 2))];
+    let again = ask(&history(first.state.clone()), Some(&base), &other, &[]).unwrap();
+    assert_eq!(again.lineage, first.lineage);
+    assert_eq!(again.supersedes, [(RoleName::Targets, mark(&items[1]))]);
+    assert!(!again.state.is_published(), "nothing was seen on a server");
+
+    let arrived = published(&first.state, &[(RoleName::Targets, mark(&items[1]))]);
+    let refusal = ask(&history(arrived), Some(&base), &other, &[]).unwrap_err();
+    assert!(
+        matches!(
+            refusal,
+            Refusal::Refused {
+                can_override: false,
+                ..
+            }
+        ),
+        "a published collection is judged by all of its base: {refusal:?}"
+    );
 }
 
 #[test]

@@ -327,7 +327,11 @@ impl Request<'_> {
 
 /// The held base after what was released arrived.
 fn advance(open: &mut Open, turn: &mut Turn) {
-    let Some(base) = &open.base else { return };
+    // A first root that goes up again is a base without timestamp: nothing to compare later ones with.
+    let Some(base) = open.base.as_ref().filter(|base| base.timestamp().is_some()) else {
+        turn.held = None;
+        return;
+    };
     let bytes: usize = open
         .items
         .iter()

@@ -1,10 +1,10 @@
 //! The first publish: keys chosen or made, a root signed, and published unchanged until it arrives.
 
-use signet_proto::v1;
+use signet_proto::v1::{self, part::Kind};
 use signet_trust::{
     KeyId, KeyType, PublicKey, RoleName,
     document::Root,
-    edit::{Edit, InitVersions, NewCollection, SigningRequest},
+    edit::{Edit, InitVersions, NewCollection},
     pin::Pin,
     update::Cached,
     verify::{self, Raw, Verified, limit},
@@ -152,7 +152,7 @@ impl Run<'_> {
         self.held.contains(&id).then_some(id)
     }
 
-    /// The root of [`Run::unpublished`], where our keys that it names are still at hand. The
+    /// The root of [`Run::unpublished`], where the targets key that it names is still at hand. The
     /// server's cannot be compared: until something is published it makes new ones whenever it is
     /// asked (notary `server/timestamp`, `GetOrCreateTimestampKey`), and keeps the old ones.
     fn resumable(&self, cached: &Cached, known: &v1::CollectionReply) -> Option<Verified<Root>> {
@@ -175,8 +175,7 @@ impl Run<'_> {
                 keys::find_root(&self.keys, name).is_ok_and(|key| key.key_id == id.to_string())
             }
         };
-        let usable = lists(&RoleName::Root, &|id| is_held(id) && is_named(id))
-            && lists(&RoleName::Targets, &is_held);
+        let usable = lists(&RoleName::Root, &is_named) && lists(&RoleName::Targets, &is_held);
         usable.then_some(root)
     }
 
@@ -195,17 +194,20 @@ impl Run<'_> {
             .map_err(|error| self.explain(&error))?;
         self.add_first_tag(&mut edit)?;
         let requests = self.requests(&edit, &|id: &KeyId| self.held.contains(id))?;
-        let mut all = vec![SigningRequest {
-            role: RoleName::Root,
-            payload: root.canonical().to_vec(),
-            key_ids: self.held_of(root, &RoleName::Root),
-        }];
-        all.extend(requests.iter().cloned());
+        // The root is signed already: it goes along as what the agent released, and only what is new
+        // asks for a signature, so that no root key is needed.
+        let known = v1::CollectionReply::default();
+        let part = self.part(Kind::Root, &RoleName::Root, root.wire(), &known);
         let start = v1::Start {
-            step: Some(session::step(&all)),
+            base: Some(v1::Base {
+                parts: vec![part.head],
+                released: Vec::new(),
+            }),
+            step: Some(session::step(&requests)),
             ..self.start(ctx)
         };
-        let inline = all.iter().map(|request| request.payload.clone()).collect();
+        let payloads = requests.iter().map(|request| request.payload.clone());
+        let inline = part.inline.into_iter().chain(payloads).collect();
         let mut done = Done {
             created: Some(created(root)),
             ..Done::default()
@@ -217,21 +219,6 @@ impl Run<'_> {
             Some(again) => Ok(Outcome::Again(again)),
             None => self.finish(ctx, edit, done).await,
         }
-    }
-
-    fn held_of(&self, root: &Verified<Root>, role: &RoleName) -> Vec<KeyId> {
-        let Some(keys) = root.doc().roles.get(role) else {
-            return Vec::new();
-        };
-        keys.key_ids
-            .iter()
-            .filter(|id| {
-                let key = root.doc().keys.get(id);
-                key.and_then(|key| key.canonical_id().ok())
-                    .is_some_and(|id| self.held.contains(&id))
-            })
-            .copied()
-            .collect()
     }
 
     async fn create(

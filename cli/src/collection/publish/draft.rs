@@ -6,7 +6,7 @@ use signet_trust::{
     document::{Hashes, Target, Targets},
     edit::{Edit, Holds, SigningRequest, signable_roles},
     update::{File, Trusted},
-    verify::{Raw, limit},
+    verify::{Raw, base_signers, delegation_signers, limit},
 };
 
 use super::{Change, Done, Run};
@@ -105,38 +105,55 @@ impl Run<'_> {
                     }
                 };
                 let mut touched = Vec::new();
-                for tag in tags {
-                    let roles = self.signable(trusted, &tag, holds)?;
-                    let holding: Vec<RoleName> = roles
-                        .into_iter()
-                        .filter(|role| {
-                            trusted
-                                .targets
-                                .get(role)
-                                .is_some_and(|document| document.doc().targets.contains_key(&tag))
-                        })
+                for tag in &tags {
+                    let holding: Vec<&RoleName> = trusted
+                        .targets
+                        .iter()
+                        .filter(|(_, document)| document.doc().targets.contains_key(tag))
+                        .map(|(role, _)| role)
                         .collect();
-                    for role in holding.iter().cloned() {
-                        edit.remove(&role, &tag)
+                    let (ours, others): (Vec<&RoleName>, Vec<&RoleName>) = holding
+                        .into_iter()
+                        .partition(|role| can_sign(trusted, role, holds));
+                    for role in &ours {
+                        edit.remove(role, tag)
                             .map_err(|error| self.explain(&error))?;
-                        if !touched.contains(&role) {
-                            touched.push(role);
-                        }
                     }
-                    if !holding.is_empty() {
-                        done.removed.push(tag);
+                    if !ours.is_empty() {
+                        done.removed.push(tag.clone());
                     }
+                    touched.extend(ours.into_iter().cloned());
+                    let others = others.into_iter().filter(|role| tags::counts(role));
+                    done.left
+                        .extend(others.map(|role| (tag.clone(), role.clone())));
                 }
+                touched.sort();
+                touched.dedup();
                 if touched.is_empty() {
-                    let what = tag.as_ref().map_or_else(
-                        || format!("No tag of {} is signed", self.image.familiar()),
-                        |tag| format!("No trust data for {tag}"),
-                    );
-                    return Err(Failure::new(exit::UNTRUSTED, "not_signed", what));
+                    return Err(self.nothing_to_remove(tag.as_deref(), &done));
                 }
                 Ok(touched)
             }
         }
+    }
+
+    /// No tag could be removed: none is signed, or only by keys that are not here.
+    fn nothing_to_remove(&self, tag: Option<&str>, done: &Done) -> Failure {
+        if let Some((tag, role)) = done.left.first() {
+            return Failure::new(
+                exit::FAILED,
+                "no_key",
+                format!(
+                    "{}: {tag} is signed in {role}, and its key is not here",
+                    self.gun()
+                ),
+            );
+        }
+        let what = tag.map_or_else(
+            || format!("No tag of {} is signed", self.image.familiar()),
+            |tag| format!("No trust data for {tag}"),
+        );
+        Failure::new(exit::UNTRUSTED, "not_signed", what)
     }
 
     /// Roles that take this tag with the keys at hand; where there is none, whose key it takes.
@@ -185,6 +202,29 @@ impl Run<'_> {
         }
         Ok(found)
     }
+}
+
+/// Whether enough keys of a published role are held.
+fn can_sign(trusted: &Trusted, role: &RoleName, holds: &dyn Holds) -> bool {
+    let signers = match role.parent() {
+        None => Some(base_signers(
+            trusted.root().doc(),
+            role,
+            &trusted.gun,
+            update::now(),
+        )),
+        Some(parent) => trusted
+            .targets
+            .get(&parent)
+            .and_then(|parent| delegation_signers(parent.doc(), role)),
+    };
+    signers.is_some_and(|signers| {
+        let held = signers
+            .keys
+            .iter()
+            .filter(|(_, key)| key.canonical_id().is_ok_and(|id| holds.holds(&id)));
+        held.count() as u64 >= u64::from(signers.threshold)
+    })
 }
 
 /// Whether the agent knows other roots under this name, and this is none of them.

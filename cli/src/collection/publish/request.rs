@@ -53,7 +53,13 @@ impl Run<'_> {
         (parts.into_iter().map(|part| part.head).collect(), inline)
     }
 
-    fn part(&self, kind: Kind, role: &RoleName, wire: &[u8], known: &v1::CollectionReply) -> Part {
+    pub(super) fn part(
+        &self,
+        kind: Kind,
+        role: &RoleName,
+        wire: &[u8],
+        known: &v1::CollectionReply,
+    ) -> Part {
         let sha256 = Sha256::digest(wire).to_vec();
         let by_hash =
             !self.all_inline && wire.len() >= BY_HASH_FROM && known.held.contains(&sha256);
