@@ -58,6 +58,8 @@ pub(crate) struct Done {
     pub(crate) versions: BTreeMap<RoleName, u32>,
     /// Tags that were removed.
     pub(crate) removed: Vec<String>,
+    /// Tags that still count, with the roles that list them: their keys are not here.
+    pub(crate) left: Vec<(String, RoleName)>,
     /// Set when the collection was made in this run.
     pub(crate) created: Option<CreatedKeys>,
     /// Entries of the agent's log.
@@ -251,9 +253,10 @@ impl Run<'_> {
         let Drafted {
             mut edit,
             mut done,
-            requests,
+            mut requests,
             unlisted,
         } = drafted;
+        self.leave_root(ctx, trusted, &edit, &mut requests);
         let (parts, inline) = self.base(trusted, &requests, &unlisted, known);
         let start = v1::Start {
             base: Some(v1::Base {
@@ -284,6 +287,33 @@ impl Run<'_> {
             return;
         }
         update::announce(ctx, self.server, trusted);
+    }
+
+    /// A root that ends within six months is signed anew with whatever else is; but a run without
+    /// a person does not fail for want of the root passphrase.
+    fn leave_root(
+        &self,
+        ctx: &Context,
+        trusted: &Trusted,
+        edit: &Edit,
+        requests: &mut Vec<SigningRequest>,
+    ) {
+        if !edit.root_needs_resign() {
+            return;
+        }
+        if ctx.globals.no_input {
+            requests.retain(|request| request.role != RoleName::Root);
+        }
+        if !requests
+            .iter()
+            .any(|request| request.role == RoleName::Root)
+        {
+            ctx.ui.warn(format_args!(
+                "the root of {} ends at {}: sign once at a terminal where its key is",
+                self.gun(),
+                trusted.root().doc().expires
+            ));
+        }
     }
 
     /// Sends a request and waits until something other than a question comes back.

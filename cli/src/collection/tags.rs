@@ -27,6 +27,11 @@ fn releases() -> RoleName {
     RoleName::signer("releases").expect("it is a well-formed role")
 }
 
+/// Whether `docker pull` takes tags of this role.
+pub(crate) fn counts(role: &RoleName) -> bool {
+    *role == RoleName::Targets || *role == releases()
+}
+
 /// What `docker pull` would take for `tag`: `targets/releases` first, then `targets`.
 pub(crate) fn lookup(trusted: &Trusted, tag: &str) -> Option<SignedTag> {
     [releases(), RoleName::Targets]

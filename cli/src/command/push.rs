@@ -26,6 +26,8 @@ pub(crate) async fn run(args: PushArgs, ctx: &mut Context) -> Result<(), Failure
         .await
         .map_err(|error| Failure::new(exit::FAILED, "docker.credentials", error))?;
     let engine = server::engine(ctx).await?;
+    // An image that nobody could sign is not pushed.
+    ctx.agent().await?;
     let pushed = engine.push(&image, &tag, &credentials, &ctx.ui).await?;
     let manifest = Manifest {
         digest: pushed.digest,

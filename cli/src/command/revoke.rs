@@ -5,10 +5,11 @@ use crate::{
     Context,
     args::{NewKeysArgs, RevokeArgs},
     collection::{
-        publish::{self, Change},
+        publish::{self, Change, Done},
         server,
     },
-    failure::{Failure, exit},
+    failure::{Failure, Missing, exit},
+    image::Image,
     net::trust_server::Access,
 };
 
@@ -43,6 +44,9 @@ pub(crate) async fn run(args: RevokeArgs, ctx: &mut Context) -> Result<(), Failu
             image.with_tag(tag)
         ));
     }
+    if !done.left.is_empty() {
+        return Err(partial(&image, &done));
+    }
     if ctx.ui.is_json() {
         let mut object = sign::facts(&image, &remote.trust, &done);
         object["revoked"] = done.removed.into();
@@ -53,4 +57,17 @@ pub(crate) async fn run(args: RevokeArgs, ctx: &mut Context) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Exit 8: some tags still count.
+fn partial(image: &Image, done: &Done) -> Failure {
+    let missing = done.left.iter().map(|(tag, role)| Missing {
+        what: format!("{} in {role}", image.with_tag(tag)),
+        reason: "its key is not here".to_owned(),
+        exit: exit::FAILED,
+    });
+    let message = format!("some signatures of {} remain", image.familiar());
+    Failure::new(exit::PARTIAL, "partly_revoked", message)
+        .missing(missing)
+        .fix("whoever holds the keys of these roles can revoke them")
 }

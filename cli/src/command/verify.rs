@@ -1,6 +1,9 @@
 //! `signet verify`: what `docker pull` with content trust would take, or a failure.
 
+use std::time::Duration;
+
 use signet_trust::pin::Pin;
+use tokio::time::timeout;
 
 use super::sign;
 use crate::{
@@ -16,6 +19,9 @@ use crate::{
     image::{Digest, Image},
     net::trust_server::Access,
 };
+
+/// How long the registry may take: what it says is only a warning.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs it.
 pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failure> {
@@ -41,7 +47,7 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
     // Trust data that is not there is an answer by itself; the registry is only a warning.
     let (current, there) = tokio::try_join!(
         update::fetch(&remote.trust, &cache, &image, wanted),
-        async { Ok(remote.registry.digest(&tag).await) },
+        async { Ok(ask_registry(&remote, &tag).await) },
     )?;
     let Current::Published(trusted, _) = current else {
         return Err(update::no_trust_data(&image, &remote.trust));
@@ -111,6 +117,14 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
         ));
     }
     Ok(())
+}
+
+/// What the tag names at the registry, if that says so soon.
+async fn ask_registry(remote: &Remote, tag: &str) -> Result<Digest, String> {
+    match timeout(REGISTRY_PATIENCE, remote.registry.digest(tag)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("the registry takes too long to answer".to_owned()),
+    }
 }
 
 fn signers(signed: &SignedTag) -> Vec<String> {

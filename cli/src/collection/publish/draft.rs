@@ -130,7 +130,7 @@ impl Run<'_> {
                 touched.sort();
                 touched.dedup();
                 if touched.is_empty() {
-                    return Err(self.nothing_to_remove(tag.as_deref(), &done));
+                    return Err(self.nothing_to_remove(tag.as_deref(), done));
                 }
                 Ok(touched)
             }
