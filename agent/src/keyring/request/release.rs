@@ -186,19 +186,17 @@ impl Request<'_> {
             }
         };
         turn.set_history(next);
+        if new_lineage {
+            // A second step is asked about with the same base.
+            open.base = open.base.take().map(|base| base.in_lineage(lineage));
+        }
         if let Some(base) = &open.base
             && turn
                 .held
                 .as_ref()
                 .is_none_or(|held| !is_same(&held.base, base))
         {
-            let base = base.clone();
-            let base = if new_lineage {
-                base.in_lineage(lineage)
-            } else {
-                base
-            };
-            turn.held = Some(Held::new(base, None));
+            turn.held = Some(Held::new(base.clone(), None));
             drop(turn);
             self.keyring.collections.trim();
         } else {
