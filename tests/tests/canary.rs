@@ -173,7 +173,11 @@ fn traced(mut command: Command) -> Command {
 }
 
 fn sign(command: &mut Command, tag: &str) {
-    command.args(["sign", &format!("{GUN}:{tag}@{DIGEST}"), "--size", SIZE]);
+    sign_image(command, &format!("{GUN}:{tag}"));
+}
+
+fn sign_image(command: &mut Command, image: &str) {
+    command.args(["sign", &format!("{image}@{DIGEST}"), "--size", SIZE]);
 }
 
 fn passphrase_file(dir: &Path, name: &str, passphrase: &str) -> PathBuf {
@@ -370,14 +374,15 @@ fn watched(lab: &Lab, home: &Home, command: Command) -> BTreeMap<&'static str, V
     let mut command = traced(command);
     command
         .env("DOCKER_CONTENT_TRUST_SERVER", proxy.url())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut held = pid.lock().expect("no panic holds it");
-    let mut child = command.spawn().expect("signet runs");
+    let child = command.spawn().expect("signet runs");
     *held = Some(Pid::from_child(&child));
     drop(held);
-    let ended = child.wait().expect("it is our child");
-    assert!(ended.success(), "{ended}");
+    let ended = child.wait_with_output().expect("it is our child");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{}: {said}", ended.status);
     let seen = seen.lock().expect("no panic holds it").take();
     seen.expect("it has uploaded")
 }
@@ -397,7 +402,7 @@ fn proc_shows_no_secret_of_the_command_or_of_the_agent_that_it_starts() {
         .arg("--no-input")
         .env("SIGNET_PASSPHRASE_FILE", &keyring)
         .env("SIGNET_ROOT_PASSPHRASE_FILE", &root);
-    sign(&mut command, "v1");
+    sign_image(&mut command, "registry.example.com/by/file:v1");
     for (what, content) in watched(&lab, &by_file, command) {
         canaries.nowhere_in(&format!("{what} of a command with files"), &content);
     }
@@ -409,7 +414,7 @@ fn proc_shows_no_secret_of_the_command_or_of_the_agent_that_it_starts() {
         .arg("--no-input")
         .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", DOCKER_ROOT)
         .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", DOCKER_REPOSITORY);
-    sign(&mut command, "v1");
+    sign_image(&mut command, "registry.example.com/by/variable:v1");
     command.args(["--store", "docker"]);
     for (what, content) in watched(&lab, &by_variable, command) {
         if what != "environ" {
@@ -421,7 +426,7 @@ fn proc_shows_no_secret_of_the_command_or_of_the_agent_that_it_starts() {
     let by_descriptor = lab.home();
     let mut command = by_descriptor.with_descriptors(&[(3, KEYRING), (4, ROOT)]);
     command.args(["--passphrase-fd", "keyring:3", "--passphrase-fd", "root:4"]);
-    sign(&mut command, "v1");
+    sign_image(&mut command, "registry.example.com/by/descriptor:v1");
     for (what, content) in watched(&lab, &by_descriptor, command) {
         if what != "fd" {
             canaries.nowhere_in(&format!("{what} of a command with descriptors"), &content);

@@ -179,10 +179,10 @@ impl<'a> Site<'a> {
             let known = match parts[..] {
                 [
                     "keyring.age" | "root.age" | "agent.lock" | "ledger.sqlite"
-                    | "ledger.sqlite-wal" | "ledger.sqlite-shm" | "config.json",
+                    | "ledger.sqlite-wal" | "ledger.sqlite-shm" | "same-passphrase" | "config.json",
                 ] => true,
                 ["keys", key] => is_hex(key.strip_suffix(".age")),
-                ["lock", lock] => is_hex(Some(lock)),
+                ["lock", lock] => lock == "start" || is_hex(Some(lock)),
                 ["tls", _, "ca.crt"] => true,
                 ["trust", "tuf", .., "metadata", document] => {
                     matches!(
