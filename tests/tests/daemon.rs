@@ -258,8 +258,6 @@ fn an_upload_that_was_lost_is_superseded_by_the_next_run() {
     let through = |tag: &str| {
         sign(&home, tag)
             .env("DOCKER_CONTENT_TRUST_SERVER", proxy.url())
-            // The first root is signed again, and a root key asks each time.
-            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
             .run()
     };
     // The first root never arrives, then a later version, then only the answer is lost.

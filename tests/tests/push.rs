@@ -161,11 +161,7 @@ fn an_image_out_but_not_signed_ends_in_8_with_the_command_that_finishes_the_job(
     home.signet().args(["verify", &image]).run().exits(3);
 
     proxy.behave();
-    // The first root is signed again, and a root key asks each time.
-    through_the_proxy(
-        run_as_pasted(&home, &line).env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file()),
-    )
-    .ok();
+    through_the_proxy(&mut run_as_pasted(&home, &line)).ok();
     lab.everybody_pulls(&image);
 
     // Where the repository has trust already, nothing more is asked for.
