@@ -2,14 +2,29 @@
 //!
 //! Docker's rules: a directory per `host[:port]` with `*.crt` (roots added to the system's) and
 //! `X.cert` + `X.key` (a client pair; one without the other is an error). Servers on loopback, or
-//! in the engine's list of insecure registries, are not verified.
+//! in the engine's list of insecure registries, are not verified. A certificate that lies in the
+//! directory may be the server's own, as docker's guide to self-signed registries has it.
 
-use std::{fs, io::Read, path::PathBuf};
+mod pinned;
 
-use reqwest::{Certificate, ClientBuilder, Identity};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use reqwest::ClientBuilder;
+use rustls::{
+    ClientConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use rustls_platform_verifier::Verifier;
 use zeroize::Zeroizing;
 
 use super::NetError;
+use pinned::{Anything, OrPinned};
 
 /// How one server is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +38,13 @@ pub(crate) struct Trust {
 /// Largest PEM file that is read.
 const MAX_PEM: u64 = 1 << 20;
 
+/// A client's certificate with its key.
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Applies the rules to a client.
-pub(crate) fn configure(
-    mut builder: ClientBuilder,
-    trust: &Trust,
-) -> Result<ClientBuilder, NetError> {
+pub(crate) fn configure(builder: ClientBuilder, trust: &Trust) -> Result<ClientBuilder, NetError> {
     let mut roots = Vec::new();
-    let mut identity = None;
+    let mut pair = None;
     for directory in &trust.directories {
         let files = list(directory)?;
         for file in &files {
@@ -37,14 +52,7 @@ pub(crate) fn configure(
                 continue;
             };
             match extension {
-                "crt" if trust.verify => {
-                    let pem = read(file)?;
-                    let bundle = Certificate::from_pem_bundle(&pem)
-                        .ok()
-                        .filter(|bundle| !bundle.is_empty())
-                        .ok_or_else(|| unusable(file, "holds no PEM certificate"))?;
-                    roots.extend(bundle);
-                }
+                "crt" if trust.verify => roots.extend(certificates(file)?),
                 "cert" => {
                     let key = file.with_extension("key");
                     if !files.contains(&key) {
@@ -53,13 +61,8 @@ pub(crate) fn configure(
                             "has no .key file of the same name beside it",
                         ));
                     }
-                    if identity.is_none() {
-                        let mut pem = read(&key)?;
-                        pem.push(b'\n');
-                        pem.extend_from_slice(&read(file)?);
-                        identity = Some(Identity::from_pem(&pem).map_err(|_| {
-                            unusable(file, "and its .key are not a PEM certificate and key")
-                        })?);
+                    if pair.is_none() {
+                        pair = Some((certificates(file)?, private_key(&key)?));
                     }
                 }
                 "key" if !files.contains(&file.with_extension("cert")) => {
@@ -72,23 +75,57 @@ pub(crate) fn configure(
             }
         }
     }
-    builder = if trust.verify {
-        builder.tls_certs_merge(roots)
-    } else {
-        builder.tls_danger_accept_invalid_certs(true)
-    };
-    Ok(match identity {
-        Some(identity) => builder.identity(identity),
-        None => builder,
-    })
+    Ok(builder.tls_backend_preconfigured(config(trust.verify, roots, pair)?))
 }
 
-fn unusable(file: &std::path::Path, why: &str) -> NetError {
+fn config(
+    verify: bool,
+    roots: Vec<CertificateDer<'static>>,
+    pair: Option<Pair>,
+) -> Result<ClientConfig, NetError> {
+    let failed = |error: rustls::Error| NetError::Setup(format!("TLS cannot be set up: {error}"));
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .dangerous();
+    let builder = if verify {
+        let system =
+            Verifier::new_with_extra_roots(roots.iter().cloned(), provider).map_err(failed)?;
+        builder.with_custom_certificate_verifier(Arc::new(OrPinned::new(system, roots)))
+    } else {
+        builder.with_custom_certificate_verifier(Arc::new(Anything::new(&provider)))
+    };
+    let mut config = match pair {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+            NetError::Setup(format!("the client certificate is not usable: {error}"))
+        })?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
+    let pem = read(file)?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|found| !found.is_empty())
+        .ok_or_else(|| unusable(file, "holds no PEM certificate"))
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, NetError> {
+    PrivateKeyDer::from_pem_slice(&read(file)?)
+        .map_err(|_| unusable(file, "holds no PEM private key without a passphrase"))
+}
+
+fn unusable(file: &Path, why: &str) -> NetError {
     NetError::Setup(format!("{} {why}", file.display()))
 }
 
 /// Files of a directory by name; none when there is no such directory.
-fn list(directory: &std::path::Path) -> Result<Vec<PathBuf>, NetError> {
+fn list(directory: &Path) -> Result<Vec<PathBuf>, NetError> {
     let failed = |error| NetError::Setup(format!("{}: {error}", directory.display()));
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -110,7 +147,7 @@ fn list(directory: &std::path::Path) -> Result<Vec<PathBuf>, NetError> {
     Ok(files)
 }
 
-fn read(file: &std::path::Path) -> Result<Zeroizing<Vec<u8>>, NetError> {
+fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, NetError> {
     let failed = |error: std::io::Error| NetError::Setup(format!("{}: {error}", file.display()));
     let mut bytes = Zeroizing::new(Vec::new());
     let size = fs::File::open(file)
@@ -144,7 +181,7 @@ mod tests {
     fn half_a_client_pair_is_an_error_that_names_the_file() {
         assert!(refused(&[("client.cert", "x")]).contains("client.cert has no .key"));
         assert!(refused(&[("client.key", "x")]).contains("client.key has no .cert"));
-        assert!(refused(&[("a.cert", "x"), ("a.key", "y")]).contains("a.cert and its .key"));
+        assert!(refused(&[("a.cert", "x"), ("a.key", "y")]).contains("a.cert holds no PEM"));
     }
 
     #[test]
@@ -158,6 +195,7 @@ mod tests {
             verify: false,
             directories: vec!["/nonexistent/x".into()],
         };
-        assert!(configure(reqwest::Client::builder(), &trust).is_ok());
+        let builder = configure(reqwest::Client::builder(), &trust).unwrap();
+        builder.build().unwrap();
     }
 }
