@@ -237,7 +237,7 @@ fn names_out_of_form_are_usage_errors_before_anything_is_asked() {
         command.args(["sign", &format!("{GUN}:v1@{DIGEST}"), "--size", size]);
         fails(&home, size, &mut command, 2, "size");
     }
-    for gun in ["*", "../../etc", "a b", &long, "UPPER/case"] {
+    for gun in ["*", "../../etc", "a b", &long] {
         let mut command = home.unattended();
         command.args(["key", "generate", "--role", "targets", "--gun", gun]);
         let output = command.run();
@@ -364,7 +364,7 @@ fn the_key_that_is_needed_being_damaged_or_anothers_is_said_of_its_file() {
         .run()
         .ok()
         .json();
-    let other = made["key"]["id"].as_str().expect("an ID").to_owned();
+    let other = made["id"].as_str().expect("an ID").to_owned();
     let other = fs::read(private.join(format!("{other}.key"))).expect("docker's key");
     let mut flipped = good.clone();
     let at = flipped.len() - 60;
@@ -417,7 +417,7 @@ fn native_files_that_are_damaged_or_swapped_are_named() {
         .run()
         .ok()
         .json();
-    let other = other["key"]["id"].as_str().expect("an ID").to_owned();
+    let other = other["id"].as_str().expect("an ID").to_owned();
     let key = |id: &str| home.path().join("keys").join(format!("{id}.age"));
     home.signet().args(["agent", "stop"]).run().ok();
 
@@ -620,7 +620,7 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     sign(&home, "v2").run().ok();
     let left: Vec<_> = files(&home.path())
         .into_keys()
-        .filter(|path| path.to_string_lossy().contains("tmp"))
+        .filter(|path| path.extension().is_some_and(|kind| kind == "tmp"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
     drop(home);

@@ -187,6 +187,24 @@ fn passphrase_file(dir: &Path, name: &str, passphrase: &str) -> PathBuf {
 }
 
 #[test]
+fn a_canary_is_recognised_in_every_form_wherever_it_lies() {
+    let canaries = Canaries::new();
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    for before in ["", "a", "ab", "abc", "abcd"] {
+        let text = format!("{before}{KEYRING}{before}");
+        for form in [
+            text.clone(),
+            STANDARD.encode(&text),
+            hex(text.as_bytes()),
+            hex(text.as_bytes()).to_uppercase(),
+        ] {
+            assert!(!canaries.found_in(form.as_bytes()).is_empty(), "{form}");
+        }
+    }
+    assert!(canaries.found_in(b"canary-keyring-").is_empty());
+}
+
+#[test]
 fn secrets_are_nowhere_but_encrypted_however_they_are_given() {
     let lab = Lab::builder().notary().build();
     let home = lab.home();
