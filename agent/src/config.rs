@@ -4,6 +4,7 @@
 //! default_store = "file"          # or "docker": where new keys go
 //! docker_dir = "~/.docker"        # instead of DOCKER_CONFIG of the agent's environment
 //! unlock = "15m"                  # how long a typed passphrase is held; an hour at most
+//! max_request_mib = 32            # largest request, base and documents together; 100 at most
 //! ```
 //!
 //! A file that is absent means these defaults. An unknown member is an error that says what was
@@ -31,6 +32,8 @@ pub struct Config {
     pub docker_dir: Option<PathBuf>,
     /// How long a secret typed for a request is held.
     pub unlock: Duration,
+    /// Bytes of one request, base and documents together.
+    pub max_request: u64,
 }
 
 /// Why `agent.toml` cannot be used.
@@ -79,9 +82,14 @@ pub enum ConfigError {
 
 /// The file's name.
 const FILE: &str = "agent.toml";
-/// Three settings; whoever needs more than this wrote something else.
+/// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 3] = ["default_store", "docker_dir", "unlock"];
+const SETTINGS: [&str; 4] = ["default_store", "docker_dir", "max_request_mib", "unlock"];
+/// Bytes of a request unless configured otherwise: collections of some 100,000 tags.
+const DEFAULT_REQUEST: u64 = 32 * MIB;
+/// The most that can be configured.
+const MAX_REQUEST: u64 = 100 * MIB;
+const MIB: u64 = 1024 * 1024;
 
 impl Default for Config {
     fn default() -> Self {
@@ -89,6 +97,7 @@ impl Default for Config {
             default_store: StoreName::File,
             docker_dir: None,
             unlock: DEFAULT_HOLD,
+            max_request: DEFAULT_REQUEST,
         }
     }
 }
@@ -143,6 +152,15 @@ impl Config {
                     let dir = directory(value)
                         .ok_or_else(|| wrong("docker_dir", "an absolute path, or one below ~/"))?;
                     config.docker_dir = Some(dir);
+                }
+                "max_request_mib" => {
+                    config.max_request = value
+                        .as_integer()
+                        .and_then(|mib| u64::try_from(mib).ok()?.checked_mul(MIB))
+                        .filter(|bytes| (MIB..=MAX_REQUEST).contains(bytes))
+                        .ok_or_else(|| {
+                            wrong("max_request_mib", "a number of MiB, from 1 to 100")
+                        })?;
                 }
                 "unlock" => {
                     config.unlock = value
@@ -248,7 +266,8 @@ mod tests {
     #[test]
     fn every_setting_is_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n";
+        let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
+                    max_request_mib = 100\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
         assert_eq!(
             Config::load(dir.path()).unwrap(),
@@ -256,6 +275,7 @@ mod tests {
                 default_store: StoreName::Docker,
                 docker_dir: Some("/d".into()),
                 unlock: MAX_HOLD,
+                max_request: MAX_REQUEST,
             }
         );
     }
@@ -273,7 +293,7 @@ mod tests {
         }
         let error = parse("colour = 1").unwrap_err();
         assert!(
-            error.contains("there are default_store, docker_dir, unlock"),
+            error.contains("there are default_store, docker_dir, max_request_mib, unlock"),
             "{error}"
         );
     }

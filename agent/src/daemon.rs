@@ -104,7 +104,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let shared = Arc::new(Shared::new(home.path(), &docker_dir, keyring));
+    let shared = Arc::new(Shared::new(home.path(), &docker_dir, &config, keyring));
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -19,6 +19,7 @@ use tonic::{Request, Status, transport::Server};
 
 use self::dispatch::Dispatch;
 use crate::{
+    config::Config,
     daemon::{caller::Caller, incoming::Incoming},
     keyring::{Fault, Keyring},
     presence::stream::Inbound,
@@ -46,6 +47,8 @@ pub struct Shared {
     pub(crate) started_at: i64,
     /// Room for requests in memory.
     pub(crate) room: Arc<Semaphore>,
+    /// Bytes of one request.
+    pub(crate) max_request: u64,
     stopping: watch::Sender<bool>,
 }
 
@@ -55,13 +58,14 @@ impl Shared {
 
     /// Around an open keyring.
     #[must_use]
-    pub fn new(home: &Path, docker_dir: &Path, keyring: Keyring) -> Self {
+    pub fn new(home: &Path, docker_dir: &Path, config: &Config, keyring: Keyring) -> Self {
         Self {
             keyring,
             home: home.to_owned(),
             docker_dir: docker_dir.to_owned(),
             started_at: now(),
             room: Arc::new(Semaphore::new(IN_FLIGHT / Self::UNIT)),
+            max_request: config.max_request,
             stopping: watch::Sender::new(false),
         }
     }

@@ -21,8 +21,8 @@ use signet_trust::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::release::Released;
 pub use self::head::read_request;
+use self::release::Released;
 pub(super) use self::{head::Head, release::claims};
 use super::{
     Fault, Keyring, Person,

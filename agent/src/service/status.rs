@@ -194,6 +194,9 @@ fn fix(fault: &Fault) -> Option<String> {
         Fault::RootInUse { .. } => "confirm with --yes if you have a copy of it".to_owned(),
         Fault::Stopping => "repeat the command".to_owned(),
         Fault::Store(error) => return error.fix(),
+        Fault::TooLarge { .. } => {
+            "max_request_mib in agent.toml raises the limit, up to 100".to_owned()
+        }
         Fault::UnknownKey(_) => "`signet key list` shows the keys and their names".to_owned(),
         _ => return None,
     })

@@ -145,10 +145,7 @@ async fn a_gap_is_refused_before_anybody_is_asked_and_logged() {
     assert!(talk.asked.is_empty());
     let log = agent.log().await;
     let last = log.last().unwrap();
-    assert_eq!(
-        (last.kind.as_str(), last.rule.as_str()),
-        ("refuse", "gap")
-    );
+    assert_eq!((last.kind.as_str(), last.rule.as_str()), ("refuse", "gap"));
 
     // Held secrets do not confirm an override.
     let mut unlock = start;

@@ -24,7 +24,7 @@ use crate::{
     service::Shared,
 };
 
-/// Bytes of one request.
+/// Bytes of one request, whatever is configured.
 const MAX_REQUEST: u64 = 100 * 1024 * 1024;
 /// Parts of a base: a root chain of a thousand links and as many roles as any collection has.
 const MAX_PARTS: usize = 1200;
@@ -295,6 +295,12 @@ pub(super) async fn make_room(
     bytes: u64,
     stream: &mut Stream<SignRequest>,
 ) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+    if bytes > shared.max_request {
+        return Err(Fault::TooLarge {
+            size: bytes,
+            limit: shared.max_request,
+        });
+    }
     if bytes <= SMALL {
         return Ok(None);
     }

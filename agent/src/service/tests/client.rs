@@ -31,7 +31,7 @@ use tonic::{
 
 use crate::{
     config::Config,
-    keyring::{Keyring, StoreName},
+    keyring::Keyring,
     service::{Shared, now},
 };
 
@@ -55,13 +55,9 @@ impl Agent {
     async fn start_in(dir: tempfile::TempDir) -> Self {
         let home = dir.path().join("home");
         let docker = dir.path().join("docker");
-        let config = Config {
-            default_store: StoreName::File,
-            docker_dir: None,
-            unlock: std::time::Duration::from_secs(900),
-        };
+        let config = Config::default();
         let keyring = Keyring::open(&home, &docker, &config).unwrap();
-        let shared = Arc::new(Shared::new(&home, &docker, keyring));
+        let shared = Arc::new(Shared::new(&home, &docker, &config, keyring));
         let socket = home.join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap().into_std().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
