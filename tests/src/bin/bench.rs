@@ -19,7 +19,7 @@ use signet_tests::{
         socket::{self, Publisher, notary},
         table::{Table, memory, ratio, time},
     },
-    lab::{REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE, built},
+    lab::{REPOSITORY_PASSPHRASE, built},
 };
 use signet_trust::{Algorithm, PrivateKey};
 
@@ -163,19 +163,18 @@ impl OwnAgent {
 
     fn import(&self, collection: &Collection) -> Result<()> {
         let dir = tempfile::tempdir()?;
-        for file in collection.write_keys(dir.path())? {
-            self.home
-                .unattended()
-                .args(["--yes", "key", "import", "--store", "file"])
-                .arg(&file)
-                .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
-                .env(
-                    "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
-                    REPOSITORY_PASSPHRASE,
-                )
-                .run()
-                .ok();
-        }
+        // Tags are all that is signed here: the root key stays where it is.
+        let [_, targets] = collection.write_keys(dir.path())?;
+        self.home
+            .unattended()
+            .args(["--yes", "key", "import", "--store", "file"])
+            .arg(&targets)
+            .env(
+                "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+                REPOSITORY_PASSPHRASE,
+            )
+            .run()
+            .ok();
         Ok(())
     }
 
