@@ -187,7 +187,10 @@ fn a_wrong_password_is_an_error_that_says_where() {
         .signet(&config, &["verify", &guarded.image])
         .exits(1)
         .says(guarded.trust.host());
-    guarded.signet(&config, &["push", &guarded.image]).exits(1);
+    let sign = format!("{}@{DIGEST}", guarded.image);
+    guarded
+        .signet(&config, &["sign", &sign, "--size", SIZE])
+        .exits(1);
 }
 
 fn percent_decoded(text: &str) -> String {

@@ -392,6 +392,15 @@ fn inspect_prints_what_docker_prints() {
             assert_eq!(ours.json(), theirs, "{name}, {cli:?}");
         }
     }
+    // And notary lists the same digests.
+    let ours = home.signet().args(["inspect", "--json", GUN]).run().ok();
+    let ours = ours.json();
+    let listed = lab.notary_list(lab.trust_server(), GUN);
+    for tag in ours[0]["SignedTags"].as_array().expect("tags") {
+        let same = |row: &&[String; 4]| tag["SignedTag"] == row[0].as_str();
+        let row = listed.iter().find(same).expect("notary lists it");
+        assert_eq!(tag["Digest"], row[1].as_str(), "{listed:?}");
+    }
     let text = home.signet().args(["inspect", GUN]).run().ok().stdout;
     for word in ["v1", "v2", "v10", "admin", "alice", "Repo Admin"] {
         assert!(text.contains(word), "no {word} in {text}");

@@ -57,6 +57,35 @@ fn the_first_signature_asks_for_two_new_passphrases_and_says_what_is_made() {
 }
 
 #[test]
+fn a_push_on_a_terminal_asks_after_the_upload_and_ctrl_c_then_leaves_an_image_to_be_signed() {
+    let lab = Lab::start();
+    let home = lab.home();
+    let image = lab.import_image("acme/app:v1");
+    let push = || {
+        let mut command = home.signet();
+        command.args(["push", &image]);
+        Terminal::start(command)
+    };
+    let mut terminal = push();
+    let before = question(&mut terminal);
+    assert!(before.contains(&image), "{before}");
+    terminal.interrupt();
+    // The image is out, which cannot be undone: that is said, with what finishes the job.
+    let (code, said) = terminal.end();
+    assert!(matches!(code, Some(8 | 130)), "{code:?}: {said}");
+    assert!(said.contains("signet sign"), "{said}");
+    assert!(!home.path().join("keyring.age").exists());
+
+    let mut terminal = push();
+    for _ in 0..4 {
+        question(&mut terminal);
+        terminal.type_line(KEYRING);
+    }
+    terminal.exits(0);
+    lab.everybody_pulls(&image);
+}
+
+#[test]
 fn a_wrong_passphrase_is_asked_for_again_and_a_right_one_is_held_for_the_session() {
     let lab = Lab::builder().notary().build();
     let home = lab.home();
