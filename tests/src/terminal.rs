@@ -70,6 +70,16 @@ impl Terminal {
         self.session.send_line(text).expect("the terminal is open");
     }
 
+    /// Presses keys, as the terminal sends them: `\x1b[B` is the arrow down.
+    ///
+    /// # Panics
+    /// When the terminal is closed.
+    #[track_caller]
+    pub fn press(&mut self, keys: &str) {
+        let sent = self.session.send(keys).and_then(|_| self.session.flush());
+        sent.expect("the terminal is open");
+    }
+
     /// Waits for a question that matches, and answers it.
     ///
     /// # Panics

@@ -281,6 +281,28 @@ fn several_root_keys_are_a_question() {
         .exits(2)
         .says("one")
         .says("two");
+    // On a terminal it is a question, which offers a new one, too; Escape is no answer.
+    let menu = r"Root key of the new repository";
+    let mut terminal = Terminal::start(sign(&home, "v1"));
+    terminal.expect(menu);
+    let offered = terminal.expect("a new root key");
+    assert!(
+        offered.contains("one") && offered.contains("two"),
+        "{offered}"
+    );
+    terminal.press("\u{1b}");
+    terminal.exits(130);
+    let mut terminal = Terminal::start(sign(&home, "v1"));
+    terminal.expect("a new root key");
+    terminal.press("\u{1b}[B\r");
+    assert!(
+        question(&mut terminal).contains("two"),
+        "the second one was picked"
+    );
+    terminal.interrupt();
+    terminal.exits(130);
+    assert_eq!(home.keys().len(), 2, "nothing was made");
+
     home.unattended()
         .args(["sign", &format!("{GUN}:v1@{DIGEST}"), "--size", SIZE])
         .args(["--root", "two"])
