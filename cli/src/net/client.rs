@@ -450,8 +450,7 @@ fn tls_words(why: &str) -> String {
     } else if why.contains("InvalidContentType") {
         "the server does not speak TLS on this port".to_owned()
     } else if why.contains("CaUsedAsEndEntity") {
-        "its certificate is a CA certificate; a server needs one of its own (CaUsedAsEndEntity)"
-            .to_owned()
+        "its certificate is signed by itself and not one that is trusted here".to_owned()
     } else {
         why.to_owned()
     }

@@ -5,7 +5,7 @@
 //! in the engine's list of insecure registries, are not verified. A certificate that lies in the
 //! directory may be the server's own, as docker's guide to self-signed registries has it.
 
-mod pinned;
+mod roots;
 
 use std::{
     fs,
@@ -20,11 +20,10 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use rustls_platform_verifier::Verifier;
 use zeroize::Zeroizing;
 
 use super::NetError;
-use pinned::{Anything, OrPinned};
+use roots::{Anything, Roots};
 
 /// How one server is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +89,8 @@ fn config(
         .map_err(failed)?
         .dangerous();
     let builder = if verify {
-        let system =
-            Verifier::new_with_extra_roots(roots.iter().cloned(), provider).map_err(failed)?;
-        builder.with_custom_certificate_verifier(Arc::new(OrPinned::new(system, roots)))
+        let verifier = Roots::new(roots, provider).map_err(failed)?;
+        builder.with_custom_certificate_verifier(Arc::new(verifier))
     } else {
         builder.with_custom_certificate_verifier(Arc::new(Anything::new(&provider)))
     };

@@ -1,41 +1,79 @@
-//! Certificates that are trusted as they are, and servers that are not verified.
+//! Whom a server's certificate may be signed by.
+//!
+//! First the certificates of the server's own directory, then the system's roots, which are read
+//! only when they are needed: that takes longer than everything else of a small request.
 //!
 //! Go takes a server's own certificate for a root when it is given as one, whatever its CA flag
 //! says; webpki does not. The guides of docker's registry make such certificates, so they are
-//! compared byte for byte here, and their name is still checked.
+//! compared byte for byte here; their name and dates are still checked.
+
+use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
+        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 use rustls_platform_verifier::Verifier;
 use signet_trust::cert::Certificate;
 
-/// The system's and the directory's roots, or a certificate of the directory itself.
+/// The directory's certificates, and the system's roots.
 #[derive(Debug)]
-pub(super) struct OrPinned {
-    system: Verifier,
-    pinned: Vec<CertificateDer<'static>>,
+pub(super) struct Roots {
+    own: Vec<CertificateDer<'static>>,
+    /// Of the directory; absent when it has none.
+    directory: Option<Arc<WebPkiServerVerifier>>,
+    system: OnceLock<Result<Verifier, Error>>,
+    provider: Arc<CryptoProvider>,
 }
 
-impl OrPinned {
-    pub(super) fn new(system: Verifier, pinned: Vec<CertificateDer<'static>>) -> Self {
-        Self { system, pinned }
+impl Roots {
+    /// Reads nothing of the system yet.
+    ///
+    /// # Errors
+    ///
+    /// When a certificate of the directory cannot be a root.
+    pub(super) fn new(
+        own: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let mut store = RootCertStore::empty();
+        for certificate in &own {
+            store.add(certificate.clone())?;
+        }
+        let directory = if store.is_empty() {
+            None
+        } else {
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(&provider));
+            Some(
+                builder
+                    .build()
+                    .map_err(|error| Error::General(error.to_string()))?,
+            )
+        };
+        Ok(Self {
+            own,
+            directory,
+            system: OnceLock::new(),
+            provider,
+        })
     }
 
-    fn is_pinned(
+    /// Whether the certificate is one of the directory's.
+    fn is_own(
         &self,
         shown: &CertificateDer<'_>,
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<bool, Error> {
-        if !self.pinned.iter().any(|pinned| pinned == shown) {
+        if !self.own.iter().any(|own| own == shown) {
             return Ok(false);
         }
         verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
@@ -52,7 +90,7 @@ impl OrPinned {
     }
 }
 
-impl ServerCertVerifier for OrPinned {
+impl ServerCertVerifier for Roots {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -61,11 +99,26 @@ impl ServerCertVerifier for OrPinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.is_pinned(end_entity, server_name, now)? {
+        if self.is_own(end_entity, server_name, now)? {
             return Ok(ServerCertVerified::assertion());
         }
-        self.system
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let by = |verifier: &dyn ServerCertVerifier| {
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        if let Some(directory) = &self.directory {
+            match by(directory.as_ref()) {
+                // Only somebody else's signature leaves the question open.
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
+                answer => return answer,
+            }
+        }
+        let system = self
+            .system
+            .get_or_init(|| Verifier::new(Arc::clone(&self.provider)));
+        match system {
+            Ok(system) => by(system),
+            Err(error) => Err(error.clone()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -74,7 +127,8 @@ impl ServerCertVerifier for OrPinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -83,11 +137,14 @@ impl ServerCertVerifier for OrPinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.system.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.system.supported_verify_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
