@@ -214,16 +214,16 @@ pub enum Refused {
         next: u32,
     },
     /// A status with its details.
-    Failed(v1::Failure),
+    Failed(Box<v1::Failure>),
     /// A status without details, which no request should get.
-    Bare(Status),
+    Bare(Box<Status>),
 }
 
 impl From<Status> for Refused {
     fn from(status: Status) -> Self {
         match v1::Failure::decode(status.details()) {
-            Ok(failure) if failure.exit != 0 => Self::Failed(failure),
-            _ => Self::Bare(status),
+            Ok(failure) if failure.exit != 0 => Self::Failed(Box::new(failure)),
+            _ => Self::Bare(Box::new(status)),
         }
     }
 }
@@ -237,7 +237,7 @@ impl Refused {
     #[track_caller]
     pub fn failure(self) -> v1::Failure {
         match self {
-            Self::Failed(failure) => failure,
+            Self::Failed(failure) => *failure,
             other => panic!("not a failure with details: {other:?}"),
         }
     }

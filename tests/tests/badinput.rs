@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -106,9 +106,21 @@ fn a_server_that_does_not_answer_as_it_should_is_named() {
         ("cut half-way", Fault::Cut(200), 1),
         ("no answer", Fault::Drop, 1),
         ("not JSON", Fault::Body(b"{\"signed\":".to_vec()), 3),
-        ("not UTF-8", Fault::Body(b"{\"signed\":\"\xff\xfe\"}".to_vec()), 3),
-        ("deeply nested", Fault::Body([&b"{\"signed\":"[..], &[b'['; 60_000]].concat()), 3),
-        ("another type", Fault::Body(b"{\"signed\":{},\"signatures\":[]}".to_vec()), 3),
+        (
+            "not UTF-8",
+            Fault::Body(b"{\"signed\":\"\xff\xfe\"}".to_vec()),
+            3,
+        ),
+        (
+            "deeply nested",
+            Fault::Body([&b"{\"signed\":"[..], &[b'['; 60_000]].concat()),
+            3,
+        ),
+        (
+            "another type",
+            Fault::Body(b"{\"signed\":{},\"signatures\":[]}".to_vec()),
+            3,
+        ),
         ("empty", Fault::Body(Vec::new()), 1),
     ];
     for (what, fault, code) in cases {
@@ -177,10 +189,13 @@ fn an_upload_that_is_refused_is_named_and_costs_no_key() {
         ("HTML", Fault::Html),
         ("endless", Fault::Endless),
         ("no answer", Fault::Drop),
-        ("another reason", Fault::Status(
-            400,
-            r#"{"errors":[{"code":"INVALID_UPDATE","message":"Update sent by the client is invalid.","detail":"x"}]}"#,
-        )),
+        (
+            "another reason",
+            Fault::Status(
+                400,
+                r#"{"errors":[{"code":"INVALID_UPDATE","message":"Update sent by the client is invalid.","detail":"x"}]}"#,
+            ),
+        ),
     ];
     for (what, fault) in cases {
         proxy.behave();
@@ -227,7 +242,11 @@ fn names_out_of_form_are_usage_errors_before_anything_is_asked() {
             assert!(!output.stderr.contains('\u{202e}'), "{}", output.stderr);
         }
     }
-    for digest in ["sha256:abc", "md5:00", &format!("sha256:{}", "G".repeat(64))] {
+    for digest in [
+        "sha256:abc",
+        "md5:00",
+        &format!("sha256:{}", "G".repeat(64)),
+    ] {
         let mut command = home.unattended();
         command.args(["sign", &format!("{GUN}:v1@{digest}"), "--size", SIZE]);
         fails(&home, digest, &mut command, 2, "sha256:");
@@ -311,13 +330,19 @@ fn bad_files_in_dockers_directory_are_named_and_left_alone() {
         (format!("{}.key", id('2')), good[..good.len() / 2].to_vec()),
         (format!("{}.key", id('3')), vec![b'A'; 64 << 20]),
         (format!("{}.key", id('4')), binary),
-        (format!("{}.key", id('5')), b"-----BEGIN PRIVATE KEY-----\n".to_vec()),
+        (
+            format!("{}.key", id('5')),
+            b"-----BEGIN PRIVATE KEY-----\n".to_vec(),
+        ),
         (format!("{}.key", id('6')), {
             let der = [0x30, 0x84, 0xff, 0xff, 0xff, 0xff].repeat(8);
             pem("ENCRYPTED PRIVATE KEY", &der).into_bytes()
         }),
         ("not-an-id.key".to_owned(), good.clone()),
-        (format!("{}.key", id('8')), text.replace("role: targets", "role: ../../x").into_bytes()),
+        (
+            format!("{}.key", id('8')),
+            text.replace("role: targets", "role: ../../x").into_bytes(),
+        ),
     ];
     for (name, content) in &cases {
         fs::write(private.join(name), content).expect("the directory is ours");
@@ -336,7 +361,10 @@ fn bad_files_in_dockers_directory_are_named_and_left_alone() {
         "not-an-id".to_owned(),
         id('a'),
     ] {
-        assert!(listed.contains(&name[..8]), "{name} is not named:\n{listed}");
+        assert!(
+            listed.contains(&name[..8]),
+            "{name} is not named:\n{listed}"
+        );
     }
     assert!(listed.len() < 20_000, "{}", listed.len());
     // They stand in nobody's way.
@@ -358,8 +386,18 @@ fn the_key_that_is_needed_being_damaged_or_anothers_is_said_of_its_file() {
     let good = fs::read(&file).expect("docker's key");
     let made = home
         .signet()
-        .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", REPOSITORY_PASSPHRASE)
-        .args(["--no-input", "--json", "key", "generate", "--store", "docker"])
+        .env(
+            "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+            REPOSITORY_PASSPHRASE,
+        )
+        .args([
+            "--no-input",
+            "--json",
+            "key",
+            "generate",
+            "--store",
+            "docker",
+        ])
         .args(["--role", "targets", "--gun", GUN])
         .run()
         .ok()
@@ -413,7 +451,9 @@ fn native_files_that_are_damaged_or_swapped_are_named() {
     let targets = home.key_id("targets");
     let other = home
         .unattended()
-        .args(["--json", "key", "generate", "--role", "targets", "--gun", GUN])
+        .args([
+            "--json", "key", "generate", "--role", "targets", "--gun", GUN,
+        ])
         .run()
         .ok()
         .json();
@@ -426,15 +466,30 @@ fn native_files_that_are_damaged_or_swapped_are_named() {
         ("truncated", key(&targets), Bad::Truncated, &targets[..]),
         ("flipped", key(&targets), Bad::Flipped, &targets),
         ("empty", key(&targets), Bad::Bytes(Vec::new()), &targets),
-        ("oversized", key(&targets), Bad::Bytes(vec![b'a'; 64 << 20]), &targets),
+        (
+            "oversized",
+            key(&targets),
+            Bad::Bytes(vec![b'a'; 64 << 20]),
+            &targets,
+        ),
         (
             "another key's",
             key(&targets),
             Bad::Bytes(fs::read(key(&other)).expect("it is there")),
             &targets,
         ),
-        ("keyring truncated", keyring.clone(), Bad::Truncated, "keyring.age"),
-        ("keyring flipped", keyring.clone(), Bad::Flipped, "keyring.age"),
+        (
+            "keyring truncated",
+            keyring.clone(),
+            Bad::Truncated,
+            "keyring.age",
+        ),
+        (
+            "keyring flipped",
+            keyring.clone(),
+            Bad::Flipped,
+            "keyring.age",
+        ),
         (
             "keyring oversized",
             keyring.clone(),
@@ -492,7 +547,11 @@ fn a_bad_cache_is_named_or_ignored() {
     // Without the root that was trusted there is no going on.
     let root = metadata.join("root.json");
     let good = fs::read(&root).expect("it is cached");
-    for content in [b"{".to_vec(), good[..good.len() - 9].to_vec(), vec![b' '; 64 << 20]] {
+    for content in [
+        b"{".to_vec(),
+        good[..good.len() - 9].to_vec(),
+        vec![b' '; 64 << 20],
+    ] {
         fs::write(&root, &content).expect("the cache is ours");
         fails(&home, "root", &mut verify(&home, "v1"), 3, "root");
         fails(&home, "root", &mut sign(&home, "v2"), 3, "root");
@@ -627,30 +686,44 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     drop(disk);
 }
 
+/// A command that only root may run: by sudo, where that asks nothing.
+fn as_root(program: &str) -> Command {
+    if rustix::process::getuid().is_root() {
+        return clean(program);
+    }
+    let mut command = clean("sudo");
+    command.args(["-n", program]);
+    command
+}
+
 /// A file system of two megabytes.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounted over a directory; where that is not allowed, the test says so, and does nothing.
     fn at(dir: &Path) -> Option<Self> {
-        let mounted = clean("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"])
+        // The one thing here that only root can do.
+        let owner = format!(
+            "size=2m,mode=0700,uid={},gid={}",
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw()
+        );
+        let mounted = as_root("mount")
+            .args(["-t", "tmpfs", "-o", &owner, "tmpfs"])
             .arg(dir)
             .run();
         if mounted.code() != Some(0) {
-            // The one thing here that only root can do.
             let said = format!("NOT TESTED: a full disk needs mount: {}", mounted.stderr);
             let _ = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
             return None;
         }
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).expect("it is ours");
         Some(Self(dir.to_owned()))
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        clean("umount").arg("--lazy").arg(&self.0).run();
+        as_root("umount").arg("--lazy").arg(&self.0).run();
     }
 }
 

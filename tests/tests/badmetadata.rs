@@ -101,12 +101,7 @@ impl Scene {
             ("verify", self.verify(home, "v1")),
             ("sign", self.sign(home, "v2")),
         ] {
-            assert_eq!(
-                output.code(),
-                Some(3),
-                "{what}, {verb}: {}",
-                output.text()
-            );
+            assert_eq!(output.code(), Some(3), "{what}, {verb}: {}", output.text());
             for word in [names, GUN] {
                 assert!(
                     output.stderr.contains(word),

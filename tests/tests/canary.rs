@@ -121,7 +121,11 @@ fn shown(pid: Pid) -> BTreeMap<&'static str, Vec<u8>> {
         all.insert(name, fs::read(proc.join(name)).unwrap_or_default());
     }
     let mut open = Vec::new();
-    for entry in fs::read_dir(proc.join("fd")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(proc.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let Ok(target) = fs::read_link(entry.path()) else {
             continue;
         };
@@ -248,7 +252,10 @@ fn secrets_are_nowhere_but_encrypted_however_they_are_given() {
         .args(["--no-input", "key", "generate", "--store", "docker"])
         .args(["--role", "targets", "--gun", GUN])
         .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", DOCKER_ROOT)
-        .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", DOCKER_REPOSITORY);
+        .env(
+            "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+            DOCKER_REPOSITORY,
+        );
     run(by_variable, 0);
 
     // Typed, a wrong one first.
@@ -265,7 +272,11 @@ fn secrets_are_nowhere_but_encrypted_however_they_are_given() {
     let imported = PrivateKey::generate(Algorithm::P256).expect("there is randomness");
     canaries.add("an imported key", imported.expose_material());
     let pem = own.path().join("imported.pem");
-    fs::write(&pem, write_plain(&imported, "targets", Some(GUN)).as_bytes()).expect("ours");
+    fs::write(
+        &pem,
+        write_plain(&imported, "targets", Some(GUN)).as_bytes(),
+    )
+    .expect("ours");
     let mut import = home.signet();
     import
         .args(["--no-input", "key", "import"])
@@ -324,7 +335,10 @@ fn secrets_are_nowhere_but_encrypted_however_they_are_given() {
         "the log is not at trace level: {}",
         String::from_utf8_lossy(&traced)
     );
-    canaries.nowhere_in("what the commands said", &said.into_inner().expect("no panic"));
+    canaries.nowhere_in(
+        "what the commands said",
+        &said.into_inner().expect("no panic"),
+    );
     // Descriptors are files here.
     let but = [3, 4].map(|fd| home.user_home().join(format!("secret{fd}")));
     canaries.nowhere_below(lab.dir(), &but);
@@ -431,7 +445,10 @@ fn proc_shows_no_secret_of_the_command_or_of_the_agent_that_it_starts() {
     command
         .arg("--no-input")
         .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", DOCKER_ROOT)
-        .env("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE", DOCKER_REPOSITORY);
+        .env(
+            "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+            DOCKER_REPOSITORY,
+        );
     sign_image(&mut command, "registry.example.com/by/variable:v1");
     command.args(["--store", "docker"]);
     for (what, content) in watched(&lab, &by_variable, command) {
@@ -482,7 +499,11 @@ fn a_command_that_aborts_at_a_question_leaves_no_core() {
     }
     command
         .current_dir(home.user_home())
-        .args(["-c", "ulimit -c unlimited; \"$@\"; echo ended with $?", "bash"])
+        .args([
+            "-c",
+            "ulimit -c unlimited; \"$@\"; echo ended with $?",
+            "bash",
+        ])
         .arg(signet.get_program())
         .args(signet.get_args());
     let mut terminal = Terminal::start(command);

@@ -169,10 +169,7 @@ impl<'a> Site<'a> {
     fn nothing_is_left_over(&self) -> Result<(), String> {
         let home = self.home.path();
         let docker = self.home.docker_config();
-        for path in files(&home)
-            .into_keys()
-            .chain(files(docker).into_keys())
-        {
+        for path in files(&home).into_keys().chain(files(docker).into_keys()) {
             let name = path.strip_prefix(&home).or(path.strip_prefix(docker));
             let name = name.expect("it is below one of the two").to_string_lossy();
             let parts: Vec<&str> = name.split('/').collect();
@@ -357,7 +354,9 @@ impl Random {
 
 fn seed() -> u64 {
     let given = env::var("SIGNET_CRASH_SEED").ok();
-    given.map_or(SEED, |text| text.parse().expect("SIGNET_CRASH_SEED is a number"))
+    given.map_or(SEED, |text| {
+        text.parse().expect("SIGNET_CRASH_SEED is a number")
+    })
 }
 
 /// The points of one command: a sample, or each of them.
@@ -368,7 +367,10 @@ fn points(act: Act, operations: u64, share: usize) -> Vec<Point> {
             .map(|at| Point { at, all: false })
             .collect();
     }
-    let given = given.map(|text| text.parse().expect("SIGNET_CRASH_POINTS is a number, or all"));
+    let given = given.map(|text| {
+        text.parse()
+            .expect("SIGNET_CRASH_POINTS is a number, or all")
+    });
     let count: usize = given.map_or(share, |all: usize| all * share / POINTS);
     let mut random = Random(seed() ^ act as u64);
     let mut drawn = BTreeSet::new();
@@ -441,7 +443,14 @@ fn survives(lab: &Lab, act: Act, share: usize) {
 }
 
 /// A line for the report: command, seed, operations, points, killed, failed, seconds.
-fn report(act: Act, operations: usize, points: usize, killed: usize, failed: usize, start: Instant) {
+fn report(
+    act: Act,
+    operations: usize,
+    points: usize,
+    killed: usize,
+    failed: usize,
+    start: Instant,
+) {
     let seconds = start.elapsed().as_secs();
     let line = format!(
         "| {} | {} | {operations} | {points} | {killed} | {failed} | {seconds} |\n",

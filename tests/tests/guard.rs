@@ -471,7 +471,9 @@ fn a_delegation_that_the_snapshot_does_not_list_goes_on_from_all_that_is_known()
     let alice: RoleName = "targets/alice".parse().expect("a role");
     let mut scene = Scene::new();
     scene.forge.add_signer(&alice);
-    scene.forge.import(&scene.home, std::slice::from_ref(&alice));
+    scene
+        .forge
+        .import(&scene.home, std::slice::from_ref(&alice));
     let mut edition = scene.forge.edition(5);
     let delegated = with_delegations(edition.top(), &[(&alice, scene.forge.key(&alice))]);
     edition.targets.insert(RoleName::Targets, delegated);
@@ -519,7 +521,9 @@ fn a_key_that_a_document_above_it_in_the_same_request_lists_is_taken() {
     let alice: RoleName = "targets/alice".parse().expect("a role");
     let mut scene = Scene::new();
     scene.forge.add_signer(&alice);
-    scene.forge.import(&scene.home, std::slice::from_ref(&alice));
+    scene
+        .forge
+        .import(&scene.home, std::slice::from_ref(&alice));
     let edition = scene.forge.edition(5);
     let mut delegated = with_delegations(edition.top(), &[(&alice, scene.forge.key(&alice))]);
     delegated.version = 6;
@@ -567,9 +571,7 @@ fn a_threshold_lowered_or_a_key_set_emptied_is_refused() {
     let second = PrivateKey::generate(Algorithm::P256).expect("there is randomness");
     // Published: targets need two keys.
     let mut published = scene.forge.root(1);
-    published
-        .keys
-        .insert(second.id(), second.public().clone());
+    published.keys.insert(second.id(), second.public().clone());
     let listed = published.roles.get_mut(&targets).expect("listed");
     listed.key_ids.push(second.id());
     listed.threshold = 2;
@@ -642,8 +644,7 @@ fn a_root_that_the_current_and_its_own_keys_do_not_sign_is_refused() {
     rotated.roles.get_mut(&root).expect("listed").key_ids = vec![new];
     rotated.keys.insert(new, next.root(1).keys[&new].clone());
     let by = |keys: &[signet_trust::KeyId]| {
-        Ask::new(GUN, Some(scene.forge.documents(&edition)))
-            .bytes(&root, rotated.canonical(), keys)
+        Ask::new(GUN, Some(scene.forge.documents(&edition))).bytes(&root, rotated.canonical(), keys)
     };
     scene.refused(&by(&[old]), "threshold", 2);
     scene.refused(&by(&[new]), "threshold", 2);
@@ -659,9 +660,10 @@ fn what_cannot_be_read_is_refused_and_a_key_so_used_is_shown_as_such() {
     let key = scene.forge.key_id(&targets);
     let readable = with_tag(edition.top(), 6, "v1").canonical();
     let spaced = [&b" "[..], &readable].concat();
-    let duplicate = String::from_utf8(readable.clone())
-        .expect("JSON")
-        .replacen('{', r#"{"_type":"Root","#, 1);
+    let duplicate =
+        String::from_utf8(readable.clone())
+            .expect("JSON")
+            .replacen('{', r#"{"_type":"Root","#, 1);
     for bytes in [
         b"hello".to_vec(),
         Vec::from(&readable[..readable.len() - 1]),

@@ -73,7 +73,7 @@ impl Scene {
 #[track_caller]
 fn refused(raw: &Raw, what: &str, ask: &Ask) -> v1::Failure {
     match raw.ask(ask) {
-        Err(Refused::Failed(failure)) => failure,
+        Err(Refused::Failed(failure)) => *failure,
         other => panic!("{what}: {other:?}"),
     }
 }
@@ -159,18 +159,12 @@ fn a_malformed_request_is_refused_and_says_why() {
                 ..scene.good("v1")
             },
         ),
-        (
-            "a rule that is none",
-            scene.good("v1").allow("everything"),
-        ),
+        ("a rule that is none", scene.good("v1").allow("everything")),
     ];
     for (what, ask) in cases {
         let failure = refused(&scene.raw, what, &ask);
         assert!(!failure.message.is_empty(), "{what}: {failure:?}");
-        assert!(
-            matches!(failure.exit, 1 | 2 | 4),
-            "{what}: {failure:?}"
-        );
+        assert!(matches!(failure.exit, 1 | 2 | 4), "{what}: {failure:?}");
         assert!(!failure.message.contains('\n'), "{what}: {failure:?}");
     }
     scene.still_works();
@@ -202,8 +196,12 @@ fn a_base_that_does_not_verify_is_refused_by_the_document_that_is_wrong() {
     case("timestamp", &|base| {
         base.timestamp = base.timestamp.as_deref().map(flip);
     });
-    case("snapshot", &|base| base.snapshot = other_edition.snapshot.clone());
-    case("snapshot", &|base| base.snapshot = stranger.snapshot.clone());
+    case("snapshot", &|base| {
+        base.snapshot = other_edition.snapshot.clone()
+    });
+    case("snapshot", &|base| {
+        base.snapshot = stranger.snapshot.clone()
+    });
     case("targets", &|base| {
         let wire = flip(&base.targets[&targets]);
         base.targets.insert(targets.clone(), wire);
@@ -352,25 +350,40 @@ fn what_is_announced_too_large_is_refused_before_it_is_sent() {
     };
     for (what, head) in [
         ("an item", announce(&|start| item(start, REQUEST_LIMIT + 1))),
-        ("an item of all bytes", announce(&|start| item(start, u64::MAX))),
+        (
+            "an item of all bytes",
+            announce(&|start| item(start, u64::MAX)),
+        ),
         ("a part", announce(&|start| part(start, REQUEST_LIMIT + 1))),
-        ("parts that overflow", announce(&|start| {
-            part(start, u64::MAX);
-            item(start, 2);
-        })),
-        ("too many items", announce(&|start| {
-            let items = &mut start.step.as_mut().expect("a step").items;
-            *items = vec![items[0].clone(); 100_000];
-        })),
-        ("too many keys", announce(&|start| {
-            let items = &mut start.step.as_mut().expect("a step").items;
-            items[0].key_ids = vec![scene.forge.key_id(&targets).to_string(); 50_000];
-        })),
-        ("a part by a hash that is none", announce(&|start| {
-            let parts = &mut start.base.as_mut().expect("a base").parts;
-            parts[0].sha256 = vec![0; 3];
-            parts[0].by_hash = true;
-        })),
+        (
+            "parts that overflow",
+            announce(&|start| {
+                part(start, u64::MAX);
+                item(start, 2);
+            }),
+        ),
+        (
+            "too many items",
+            announce(&|start| {
+                let items = &mut start.step.as_mut().expect("a step").items;
+                *items = vec![items[0].clone(); 100_000];
+            }),
+        ),
+        (
+            "too many keys",
+            announce(&|start| {
+                let items = &mut start.step.as_mut().expect("a step").items;
+                items[0].key_ids = vec![scene.forge.key_id(&targets).to_string(); 50_000];
+            }),
+        ),
+        (
+            "a part by a hash that is none",
+            announce(&|start| {
+                let parts = &mut start.base.as_mut().expect("a base").parts;
+                parts[0].sha256 = vec![0; 3];
+                parts[0].by_hash = true;
+            }),
+        ),
     ] {
         let mut talk = scene.raw.open();
         talk.send(head);
@@ -464,7 +477,11 @@ fn what_is_no_grpc_at_all_is_cut_off() {
     for bytes in [
         b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n".to_vec(),
         vec![0; 1 << 16],
-        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), vec![0xff; 1 << 16]].concat(),
+        [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            vec![0xff; 1 << 16],
+        ]
+        .concat(),
     ] {
         let mut stream = UnixStream::connect(scene.home.socket()).expect("the agent listens");
         // It may hang up before all of it was said.
@@ -513,8 +530,11 @@ fn names_from_outside_are_escaped_in_prompts_and_log() {
     let targets = RoleName::Targets;
     let evil = "v1\u{9b}2J\u{7f}\u{202e}live";
     let next = with_tag(scene.edition.top(), 6, evil);
-    let ask = Ask::new(GUN, Some(scene.forge.documents(&scene.edition)))
-        .item(&targets, &next, scene.forge.key_id(&targets));
+    let ask = Ask::new(GUN, Some(scene.forge.documents(&scene.edition))).item(
+        &targets,
+        &next,
+        scene.forge.key_id(&targets),
+    );
     let mut talk = scene.raw.open();
     talk.start(&ask);
     let asked = prompt(&mut talk);

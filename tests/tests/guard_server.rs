@@ -308,6 +308,8 @@ fn a_lost_race_is_run_again_and_given_up_after_some_tries() {
     let home = lab.home();
     sign(&home, lab.trust_server(), "v1", &[]).ok();
     let rival = Arc::new(with_the_key_of(&lab, &home));
+    home.unlocks();
+    rival.unlocks();
     let proxy = proxied(&lab, &home, lab.trust_server());
     let rounds = Arc::new(AtomicU32::new(0));
     let overtaken = {

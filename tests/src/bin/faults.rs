@@ -240,7 +240,7 @@ fn stay_readable(pid: Pid, nr: u64, args: &[u64; 6]) -> Result<()> {
         let mut registers = ptrace::getregs(pid).context("cannot read the registers")?;
         // The second argument of a system call (x86-64 ABI, A.2.1).
         registers.rsi = 1;
-        return ptrace::setregs(pid, registers).context("cannot write the registers");
+        ptrace::setregs(pid, registers).context("cannot write the registers")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
