@@ -191,6 +191,30 @@ pub struct Release {
     pub entries: Vec<NewEntry>,
 }
 
+/// What the client reported of released documents.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Of which collection.
+    pub gun: Gun,
+    /// And which lineage of it.
+    pub lineage: Lineage,
+    /// What was released.
+    pub released: Vec<(RoleName, Mark)>,
+    /// Whether the server has taken it.
+    pub arrived: bool,
+    /// For the log.
+    pub entry: NewEntry,
+}
+
+/// What can share a transaction with others.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// State and entries of one step.
+    Release(Release),
+    /// What became of it.
+    Report(Report),
+}
+
 /// The file's name in the home.
 pub const FILE_NAME: &str = "ledger.sqlite";
 /// Entries that are checked at each start: a few milliseconds, and more than a damaged page holds.
@@ -242,6 +266,27 @@ impl Writing<'_> {
             .iter()
             .map(|entry| self.append(entry))
             .collect()
+    }
+}
+
+impl Writing<'_> {
+    fn report(&mut self, report: &Report) -> Result<u64, LedgerError> {
+        let Report {
+            gun,
+            lineage,
+            released,
+            arrived,
+            entry,
+        } = report;
+        if *arrived {
+            let mut known = self.known(gun)?;
+            if let Some(state) = known.history.collections.get(lineage) {
+                let state = published(state, released);
+                state::write(self.db, &mut known, gun, *lineage, None, &state)?;
+                self.changed.insert(gun.clone(), known);
+            }
+        }
+        self.append(entry)
     }
 }
 
@@ -369,13 +414,23 @@ impl Ledger {
         self.writing(|writing| writing.release(&release))
     }
 
-    /// Several releases in one transaction: one that the guard state moved away from fails alone,
-    /// a transaction that cannot be made durable fails them all. In the order given.
+    /// Several releases in one transaction: as [`Ledger::write_many`].
     pub fn release_many(&mut self, releases: Vec<Release>) -> Vec<Result<Vec<u64>, LedgerError>> {
+        self.write_many(&releases.into_iter().map(Write::Release).collect::<Vec<_>>())
+    }
+
+    /// Releases and reports in one transaction: a release that the guard state moved away from
+    /// fails alone, a transaction that cannot be made durable fails them all. In the order given;
+    /// each gives the numbers of its entries.
+    pub fn write_many(&mut self, writes: &[Write]) -> Vec<Result<Vec<u64>, LedgerError>> {
         let written = self.writing(|writing| {
-            let mut results = Vec::with_capacity(releases.len());
-            for release in &releases {
-                match writing.release(release) {
+            let mut results = Vec::with_capacity(writes.len());
+            for write in writes {
+                let numbers = match write {
+                    Write::Release(release) => writing.release(release),
+                    Write::Report(report) => writing.report(report).map(|number| vec![number]),
+                };
+                match numbers {
                     Err(moved @ LedgerError::Moved(_)) => results.push(Err(moved)),
                     Err(failed) => return Err(failed),
                     Ok(numbers) => results.push(Ok(numbers)),
@@ -385,7 +440,7 @@ impl Ledger {
         });
         match written {
             Ok(results) => results,
-            Err(error) => releases.iter().map(|_| Err(error.again())).collect(),
+            Err(error) => writes.iter().map(|_| Err(error.again())).collect(),
         }
     }
 
@@ -402,18 +457,14 @@ impl Ledger {
         arrived: bool,
         entry: &NewEntry,
     ) -> Result<(), LedgerError> {
-        self.writing(|writing| {
-            if arrived {
-                let mut known = writing.known(gun)?;
-                if let Some(state) = known.history.collections.get(&lineage) {
-                    let state = published(state, released);
-                    state::write(writing.db, &mut known, gun, lineage, None, &state)?;
-                    writing.changed.insert(gun.clone(), known);
-                }
-            }
-            writing.append(entry)?;
-            Ok(())
-        })
+        let report = Report {
+            gun: gun.clone(),
+            lineage,
+            released: released.to_vec(),
+            arrived,
+            entry: entry.clone(),
+        };
+        self.writing(|writing| writing.report(&report).map(drop))
     }
 
     /// Appends an entry that moves no guard state.

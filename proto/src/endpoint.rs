@@ -52,7 +52,11 @@ impl std::fmt::Display for EndpointError {
         match self {
             Self::NoHome => f.write_str("HOME is not set; set it, or SIGNET_HOME"),
             Self::Relative { variable, path } => {
-                write!(f, "{variable} is {}, which is not an absolute path", path.display())
+                write!(
+                    f,
+                    "{variable} is {}, which is not an absolute path",
+                    path.display()
+                )
             }
             Self::TooLong { path } => write!(
                 f,
@@ -77,11 +81,16 @@ impl Endpoint {
     ///
     /// [`EndpointError`].
     pub fn from_env(var: impl Fn(&str) -> Option<OsString>) -> Result<Self, EndpointError> {
-        let set = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name: &str| {
+            var(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let own = |name: &'static str| match set(name) {
-            Some(path) if !path.is_absolute() => {
-                Err(EndpointError::Relative { variable: name, path })
-            }
+            Some(path) if !path.is_absolute() => Err(EndpointError::Relative {
+                variable: name,
+                path,
+            }),
             path => Ok(path.map(tidy)),
         };
         // The base directory specification: relative values are to be ignored.
@@ -92,12 +101,16 @@ impl Endpoint {
         let home = named_home
             .clone()
             .or_else(|| {
-                xdg("XDG_DATA_HOME").or_else(|| below_home(".local/share")).map(|d| d.join("signet"))
+                xdg("XDG_DATA_HOME")
+                    .or_else(|| below_home(".local/share"))
+                    .map(|d| d.join("signet"))
             })
             .ok_or(EndpointError::NoHome)?;
         let config = own("SIGNET_CONFIG")?
             .or_else(|| {
-                xdg("XDG_CONFIG_HOME").or_else(|| below_home(".config")).map(|d| d.join("signet"))
+                xdg("XDG_CONFIG_HOME")
+                    .or_else(|| below_home(".config"))
+                    .map(|d| d.join("signet"))
             })
             .unwrap_or_else(|| home.clone());
         let docker = set("DOCKER_CONFIG")
@@ -120,7 +133,12 @@ impl Endpoint {
         if !fits(&socket) {
             return Err(EndpointError::TooLong { path: socket });
         }
-        Ok(Self { home, config, socket, docker })
+        Ok(Self {
+            home,
+            config,
+            socket,
+            docker,
+        })
     }
 }
 
@@ -150,7 +168,9 @@ mod tests {
 
     fn of(vars: &[(&str, &str)]) -> Result<Endpoint, EndpointError> {
         Endpoint::from_env(|name| {
-            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            vars.iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -166,12 +186,19 @@ mod tests {
     #[test]
     fn without_a_runtime_directory_the_socket_is_below_the_data_directory() {
         let at = of(&[("HOME", "/home/u")]).unwrap();
-        assert_eq!(at.socket, Path::new("/home/u/.local/share/signet/run/agent.sock"));
+        assert_eq!(
+            at.socket,
+            Path::new("/home/u/.local/share/signet/run/agent.sock")
+        );
     }
 
     #[test]
     fn a_home_of_its_own_has_a_socket_of_its_own() {
-        let at = of(&[("SIGNET_HOME", "/srv/s/"), ("XDG_RUNTIME_DIR", "/run/user/1")]).unwrap();
+        let at = of(&[
+            ("SIGNET_HOME", "/srv/s/"),
+            ("XDG_RUNTIME_DIR", "/run/user/1"),
+        ])
+        .unwrap();
         assert_eq!(at.home, Path::new("/srv/s"));
         assert_eq!(at.socket, Path::new("/srv/s/agent.sock"));
     }
@@ -189,6 +216,9 @@ mod tests {
     #[test]
     fn relative_paths_are_refused_by_name() {
         let error = of(&[("HOME", "/h"), ("SIGNET_HOME", "here")]).unwrap_err();
-        assert_eq!(error.to_string(), "SIGNET_HOME is here, which is not an absolute path");
+        assert_eq!(
+            error.to_string(),
+            "SIGNET_HOME is here, which is not an absolute path"
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod schema;
 pub mod steps;
 mod terminal;
+mod untouched;
 
 pub use lab::command::{Output, Run};
 pub use lab::proxy::{Auth, Fault, Proxy};

@@ -1,4 +1,4 @@
-//! The ledger on its thread: one writer, and one commit for all releases that wait together.
+//! The ledger on its thread: one writer, and one commit for all that waits together.
 
 use std::{
     collections::VecDeque,
@@ -10,14 +10,14 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Fault, worker::STACK};
-use crate::ledger::{IndexEntry, Ledger, LedgerError, Release};
+use crate::ledger::{IndexEntry, Ledger, LedgerError, Write};
 
 enum Job {
-    Release(Box<Release>, oneshot::Sender<Result<Vec<u64>, LedgerError>>),
+    Write(Box<Write>, oneshot::Sender<Result<Vec<u64>, LedgerError>>),
     Other(Box<dyn FnOnce(&mut Ledger) + Send>),
 }
 
-/// Most releases in one transaction.
+/// Most releases and reports in one transaction.
 const GROUP: usize = 64;
 
 /// The open ledger.
@@ -61,10 +61,10 @@ impl Recorder {
         Ok(answer.await.map_err(|_| BROKE)??)
     }
 
-    /// Records a release; durable when it returns. Releases that wait together share a commit.
-    pub(super) async fn release(&self, release: Release) -> Result<Vec<u64>, Fault> {
+    /// Records a release or report; durable when it returns. What waits together shares a commit.
+    pub(super) async fn write(&self, write: Write) -> Result<Vec<u64>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Release(Box::new(release), reply))?;
+        self.send(Job::Write(Box::new(write), reply))?;
         Ok(answer.await.map_err(|_| BROKE)??)
     }
 
@@ -97,13 +97,13 @@ fn serve(ledger: &mut Ledger, queue: &Receiver<Job>) {
                     tracing::error!("a request panicked in the ledger");
                 }
             }
-            Job::Release(release, reply) => {
-                let mut group = vec![*release];
+            Job::Write(write, reply) => {
+                let mut group = vec![*write];
                 let mut replies = vec![reply];
                 while group.len() < GROUP {
                     match waiting.pop_front().or_else(|| queue.try_recv().ok()) {
-                        Some(Job::Release(release, reply)) => {
-                            group.push(*release);
+                        Some(Job::Write(write, reply)) => {
+                            group.push(*write);
                             replies.push(reply);
                         }
                         Some(other) => {
@@ -113,7 +113,7 @@ fn serve(ledger: &mut Ledger, queue: &Receiver<Job>) {
                         None => break,
                     }
                 }
-                for (reply, result) in replies.into_iter().zip(ledger.release_many(group)) {
+                for (reply, result) in replies.into_iter().zip(ledger.write_many(&group)) {
                     // Recorded all the same: a caller that is gone supersedes it next time.
                     let _ = reply.send(result);
                 }

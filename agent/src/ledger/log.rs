@@ -33,7 +33,7 @@ const MAX_SUMMARY: usize = 64 * 1024;
 const MAX_TEXT: usize = 4 * 1024;
 
 /// Kinds that are written; others are read all the same.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "sign",
     "certificate",
     "refuse",
@@ -48,6 +48,7 @@ const KINDS: [&str; 14] = [
     "rotate",
     "unlock",
     "lock",
+    "opaque",
 ];
 
 /// Appends an entry after `head`; the new head.

@@ -22,7 +22,7 @@ use crate::{
         collection::{Held, Turn},
         sign::Made,
     },
-    ledger::{NewEntry, Release},
+    ledger::{NewEntry, Release, Report, Write},
     presence::stream::Stream,
     service::now,
 };
@@ -178,7 +178,7 @@ impl Request<'_> {
             root_wire,
             entries,
         };
-        let numbers = match self.keyring.recorder.release(release).await {
+        let numbers = match self.keyring.recorder.write(Write::Release(release)).await {
             Ok(numbers) => numbers,
             Err(fault) => {
                 turn.forget_history();
@@ -283,7 +283,6 @@ impl Request<'_> {
             ..NewEntry::default()
         };
         let mut turn = self.keyring.collections.enter(&gun, stream).await?;
-        let (of, written) = (gun.clone(), marks.clone());
         let root = open
             .released
             .iter()
@@ -295,18 +294,22 @@ impl Request<'_> {
             .collections
             .get(&lineage)
             .map(|state| published(state, &marks));
-        let after = state.clone();
-        self.keyring
-            .recorder
-            .run(move |ledger| {
-                ledger.report(&of, lineage, &written, arrived, &entry)?;
-                // Only now: a base may still show the root before it.
-                if let (Some(root), Some(state)) = (root, &after) {
-                    ledger.observe(&of, lineage, Some(&root), state)?;
-                }
-                Ok(())
-            })
-            .await?;
+        let write = Report {
+            gun: gun.clone(),
+            lineage,
+            released: marks,
+            arrived,
+            entry,
+        };
+        self.keyring.recorder.write(Write::Report(write)).await?;
+        // Only now: until it had arrived, a base showed the root before it.
+        if let (Some(root), Some(state)) = (root, state.clone()) {
+            let gun = gun.clone();
+            self.keyring
+                .recorder
+                .run(move |ledger| ledger.observe(&gun, lineage, Some(&root), &state))
+                .await?;
+        }
         if let Some(state) = state.filter(|_| arrived) {
             let mut history = Arc::unwrap_or_clone(history);
             history.collections.insert(lineage, state);
