@@ -17,7 +17,6 @@ pub mod raw;
 pub mod schema;
 pub mod steps;
 mod terminal;
-mod untouched;
 
 pub use lab::command::{Output, Run};
 pub use lab::proxy::{Auth, Fault, Proxy};

@@ -9,7 +9,7 @@ use signet_tests::raw::{Ask, Raw, Refused, Talk};
 use signet_tests::{Home, Lab, Run};
 use signet_trust::RoleName;
 
-use crate::scene::{GUN, next_prompt as prompt};
+const GUN: &str = "registry.example.com/acme/app";
 
 /// `size` bytes of a request by default, 100 MiB at most.
 const REQUEST_LIMIT: u64 = 100 << 20;
@@ -86,6 +86,17 @@ fn ends_badly(talk: &mut Talk<'_>, what: &str) -> v1::Failure {
             Err(refused) => return refused.failure(),
             Ok(Some(Event::Queued(_) | Event::Notice(_))) => {}
             Ok(other) => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[track_caller]
+fn prompt(talk: &mut Talk<'_>) -> v1::Prompt {
+    loop {
+        match talk.hear().expect("a question") {
+            Some(Event::Prompt(prompt)) => return prompt,
+            Some(Event::Queued(_) | Event::Notice(_)) => {}
+            other => panic!("no question but {other:?}"),
         }
     }
 }

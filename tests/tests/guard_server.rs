@@ -8,7 +8,7 @@ use signet_tests::lab::{KEYRING_PASSPHRASE, REPOSITORY_PASSPHRASE};
 use signet_tests::steps::{DIGEST, SIZE};
 use signet_tests::{Fault, Home, Lab, Output, Proxy, Run};
 
-use crate::scene::GUN;
+const GUN: &str = "registry.example.com/acme/app";
 
 /// Signs a tag, unattended, with both passphrases, through this server.
 fn sign(home: &Home, server: &str, tag: &str, more: &[&str]) -> Output {
