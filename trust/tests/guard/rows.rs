@@ -756,7 +756,7 @@ fn a_base_that_leaves_out_a_listed_role_is_malformed() {
     server.take(role("targets/alice"), &targets_document(5, 1));
     let mut documents = server.documents();
     documents.targets.remove(&role("targets/alice"));
-    let base = signet_trust::base::VerifiedBase::verify(&gun(), documents, &[server.record()], NOW);
+    let base = VerifiedBase::verify(&gun(), documents, &[server.record()], NOW);
     let items = [alice_item(&targets_document(1, 2))];
     let refusal = ask(
         &history(&server, State::default()),
