@@ -273,6 +273,41 @@ impl VerifiedBase {
         Some(next)
     }
 
+    /// As [`VerifiedBase::advanced`], for signatures that the caller has just made and verified,
+    /// each with the key that this base lists: a large document is neither read nor verified again.
+    #[must_use]
+    pub fn advanced_here(&self, item: Item, signatures: Vec<Signature>) -> Option<Self> {
+        let role = item.role;
+        if role == RoleName::Root {
+            // It brings its own keys.
+            return self.advanced(&role, to_wire(item.payload.bytes(), &signatures));
+        }
+        let signers = self.signers(&role)?;
+        let (canonical, hash, document) = item.payload.into_parts();
+        let mut next = self.clone();
+        let version = match document? {
+            Document::Targets(targets) if role.is_targets_like() => {
+                let version = targets.version;
+                let targets =
+                    Verified::signed_here(targets, &canonical, signatures, &role, &signers).ok()?;
+                next.unlisted.remove(&role);
+                next.targets.insert(role.clone(), Arc::new(targets));
+                version
+            }
+            Document::Snapshot(snapshot) if role == RoleName::Snapshot => {
+                let version = snapshot.version;
+                let snapshot =
+                    Verified::signed_here(snapshot, &canonical, signatures, &role, &signers)
+                        .ok()?;
+                next.snapshot = Some(Arc::new(snapshot));
+                version
+            }
+            _ => return None,
+        };
+        next.remember(role, (version, hash));
+        Some(next)
+    }
+
     fn remember(&mut self, role: RoleName, mark: (u32, [u8; 32])) {
         self.marks.insert(role, mark);
     }

@@ -55,6 +55,11 @@ impl Payload {
         self.document.as_ref()
     }
 
+    /// The bytes, their hash, and the document where it is one.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, [u8; 32], Option<Document>) {
+        (self.bytes, self.hash, self.document.ok())
+    }
+
     /// Whether its `_type` is what `role` signs.
     #[must_use]
     pub fn fits(&self, role: &RoleName) -> bool {

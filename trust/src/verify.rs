@@ -202,6 +202,47 @@ impl<T: Body> Raw<T> {
 }
 
 impl<T: Body> Verified<T> {
+    /// A document whose signatures the caller has just made, and verified, each with the key that
+    /// `signers` lists under its ID: neither is read nor verified again. What is left to check is
+    /// the threshold.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError::Threshold`].
+    pub(crate) fn signed_here(
+        body: T,
+        canonical: &[u8],
+        signatures: Vec<Signature>,
+        role: &RoleName,
+        signers: &Signers<'_>,
+    ) -> Result<Self, VerifyError> {
+        let signed = |id: &KeyId| signatures.iter().any(|signature| signature.key_id == *id);
+        let ids = signers.keys.iter().filter(|(id, _)| signed(id)).count();
+        let found = u32::try_from(ids).unwrap_or(u32::MAX);
+        let threshold = signers.threshold;
+        if threshold == 0 || found < threshold {
+            return Err(VerifyError::Threshold {
+                role: role.clone(),
+                found,
+                threshold,
+            });
+        }
+        let wire = document::to_wire(canonical, &signatures);
+        let place = SIGNED_AT..SIGNED_AT + canonical.len();
+        // On the wire `<`, `>` and `&` are escaped, which the signed bytes are not.
+        let canonical = match wire.get(place.clone()) {
+            Some(bytes) if bytes == canonical => Canonical::InWire(place),
+            _ => Canonical::Apart(canonical.to_vec()),
+        };
+        let raw = Raw {
+            body,
+            canonical,
+            signatures,
+            wire,
+        };
+        Ok(Self { raw: Arc::new(raw) })
+    }
+
     /// The document.
     #[must_use]
     pub fn doc(&self) -> &T {
