@@ -8,7 +8,7 @@
 //! What the index knows of a key comes in as a [`Hint`]: it picks words and the keyring to try
 //! first, and is never authority.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use signet_trust::{Algorithm, KeyId, PrivateKey, PublicKey, keyfile::KeyFileError};
 
@@ -85,6 +85,23 @@ pub struct Hint {
     pub gun: String,
     /// Label, empty if none.
     pub label: String,
+}
+
+/// An opened key.
+pub trait Signs: Send + Sync {
+    /// Signs `message`; the result is in the documents' encoding and was verified with the public
+    /// key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unverified`].
+    fn sign(&self, purpose: Purpose, message: &[u8]) -> Result<Vec<u8>, StoreError>;
+
+    /// Role by its file, if that says.
+    fn role(&self) -> Option<&str>;
+
+    /// GUN by its file, if that says.
+    fn gun(&self) -> Option<&str>;
 }
 
 /// A place private keys live.
@@ -182,6 +199,21 @@ pub trait KeyStore: Send {
     /// [`StoreError::NotFound`], [`StoreError::Io`].
     fn verbatim(&mut self, id: &KeyId) -> Result<Option<Vec<u8>>, StoreError> {
         let _ = id;
+        Ok(None)
+    }
+
+    /// The key, opened for this request as by [`KeyStore::open`], for signing outside the store's
+    /// thread; `None` where a store cannot hand that out. Whoever has it keeps it for one request.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyStore::sign`].
+    fn signer(
+        &mut self,
+        id: &KeyId,
+        presence: &mut dyn Presence,
+    ) -> Result<Option<Arc<dyn Signs>>, StoreError> {
+        let _ = (id, presence);
         Ok(None)
     }
 

@@ -12,9 +12,10 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) use self::chain::root_signers;
 use self::chain::{Chain, MAX_ROOTS, root_chain};
 use crate::{
-    document::{Body, FileMeta, Root, Snapshot, Targets, Timestamp},
+    document::{Body, Document, FileMeta, Root, Snapshot, Targets, Timestamp, to_wire},
     gun::Gun,
-    key::PublicKey,
+    key::{PublicKey, Signature},
+    payload::Item,
     role::RoleName,
     time::UnixTime,
     verify::{

@@ -98,6 +98,28 @@ impl<'a> Person<'a> {
         fresh: bool,
         work: Work<S, T>,
     ) -> Result<T, Fault> {
+        self.work(store, stream, fresh, false, work).await
+    }
+
+    /// As [`Person::with`], for work that takes microseconds once its secrets are held.
+    pub(super) async fn with_held<S: KeyStore + 'static, T: Send + 'static, M: Carries>(
+        &mut self,
+        store: &Worker<S>,
+        stream: &mut Stream<M>,
+        fresh: bool,
+        work: Work<S, T>,
+    ) -> Result<T, Fault> {
+        self.work(store, stream, fresh, true, work).await
+    }
+
+    async fn work<S: KeyStore + 'static, T: Send + 'static, M: Carries>(
+        &mut self,
+        store: &Worker<S>,
+        stream: &mut Stream<M>,
+        fresh: bool,
+        quick: bool,
+        work: Work<S, T>,
+    ) -> Result<T, Fault> {
         // What a forwarder's own machine opened must not serve those it forwards for.
         let fresh = fresh || self.caller.is_forwarded();
         loop {
@@ -105,13 +127,20 @@ impl<'a> Person<'a> {
                 "an earlier step of this request was cut off",
             ))?;
             prepared.begin(!fresh);
+            let quick = quick && prepared.is_empty();
             let job = Arc::clone(&work);
-            let (result, mut prepared) = store
-                .run(move |store| {
-                    let result = job(store, &mut prepared);
-                    (result, prepared)
-                })
-                .await?;
+            let job = move |store: &mut S| {
+                let result = job(store, &mut prepared);
+                (result, prepared)
+            };
+            // With nothing given yet there is nothing to derive a key from.
+            let (result, mut prepared) = match quick {
+                true => match store.run_now(job) {
+                    Ok(done) => done,
+                    Err(job) => store.run(job).await?,
+                },
+                false => store.run(job).await?,
+            };
             let wanted = prepared.take_wanted();
             self.prepared = Some(prepared);
             let error = match (result, wanted) {

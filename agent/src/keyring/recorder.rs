@@ -1,10 +1,19 @@
-//! The ledger on its thread: one writer, and one commit for all that waits together.
+//! The ledger: one writer, and one commit for all that waits together.
+//!
+//! It has a thread of its own, because a disk may take its time. Where commits turn out to be quick
+//! (on tmpfs, or on a disk with a battery), whoever brings a release and finds the ledger idle
+//! commits it himself, together with what others have brought meanwhile: two changes of threads
+//! would take longer than the commit.
 
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -19,30 +28,62 @@ enum Job {
 
 /// Most releases and reports in one transaction.
 const GROUP: usize = 64;
+/// A commit that takes less is not worth a change of threads.
+const QUICK: Duration = Duration::from_micros(300);
 
 /// The open ledger.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    jobs: Option<Sender<Job>>,
+    desk: Arc<Desk>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// What the thread and the callers share.
+#[derive(Debug)]
+struct Desk {
+    ledger: Mutex<Ledger>,
+    queue: Mutex<Queue>,
+    brought: Condvar,
+    /// The last commit was quick.
+    quick: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("jobs", &self.jobs.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Recorder {
-    /// Opens the ledger of `home` on a thread of its own.
+    /// Opens the ledger of `home`, with a thread of its own.
     ///
     /// Gives the index as it is, too.
     pub(super) fn start(home: &Path) -> Result<(Self, Vec<IndexEntry>), LedgerError> {
-        let mut ledger = Ledger::open(home)?;
+        let ledger = Ledger::open(home)?;
         let index = ledger.index()?;
-        let (jobs, queue) = channel();
+        let desk = Arc::new(Desk {
+            ledger: Mutex::new(ledger),
+            queue: Mutex::default(),
+            brought: Condvar::new(),
+            quick: AtomicBool::new(false),
+        });
+        let served = Arc::clone(&desk);
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
             .stack_size(STACK)
-            .spawn(move || serve(&mut ledger, &queue))
+            .spawn(move || served.serve())
             .expect("the system has room for one more thread at start");
         Ok((
             Self {
-                jobs: Some(jobs),
+                desk,
                 thread: Some(thread),
             },
             index,
@@ -55,31 +96,32 @@ impl Recorder {
         work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Other(Box::new(move |ledger| {
+        self.desk.bring(Job::Other(Box::new(move |ledger| {
+            // A caller that is gone needs no answer.
             let _ = reply.send(work(ledger));
-        })))?;
+        })));
+        self.desk.brought.notify_one();
         Ok(answer.await.map_err(|_| BROKE)??)
     }
 
     /// Records a release or report; durable when it returns. What waits together shares a commit.
     pub(super) async fn write(&self, write: Write) -> Result<Vec<u64>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Write(Box::new(write), reply))?;
+        self.desk.bring(Job::Write(Box::new(write), reply));
+        if !self.desk.quick.load(Ordering::Relaxed) || !self.desk.commit_here() {
+            self.desk.brought.notify_one();
+        }
         Ok(answer.await.map_err(|_| BROKE)??)
-    }
-
-    fn send(&self, job: Job) -> Result<(), Fault> {
-        let jobs = self.jobs.as_ref().expect("taken only on drop");
-        jobs.send(job).map_err(|_| BROKE)
     }
 }
 
-const BROKE: Fault = Fault::Internal("the ledger's thread has ended");
+const BROKE: Fault = Fault::Internal("the ledger failed while it wrote");
 
 impl Drop for Recorder {
     /// Waits until the ledger is closed.
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        self.desk.queue().closed = true;
+        self.desk.brought.notify_one();
         if let Some(thread) = self.thread.take() {
             // Its panic was reported when it happened.
             let _ = thread.join();
@@ -87,37 +129,101 @@ impl Drop for Recorder {
     }
 }
 
-fn serve(ledger: &mut Ledger, queue: &Receiver<Job>) {
-    let mut waiting = VecDeque::new();
-    while let Some(job) = waiting.pop_front().or_else(|| queue.recv().ok()) {
-        match job {
-            Job::Other(work) => {
-                let work = std::panic::AssertUnwindSafe(|| work(ledger));
-                if std::panic::catch_unwind(work).is_err() {
-                    tracing::error!("a request panicked in the ledger");
-                }
+impl Desk {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bring(&self, job: Job) {
+        self.queue().jobs.push_back(job);
+    }
+
+    /// Commits what waits, if the ledger is idle and all of it are writes. False when the thread
+    /// has to be told.
+    ///
+    /// Whoever holds the ledger looks at the queue again after letting go of it, so what is brought
+    /// meanwhile is never left behind.
+    fn commit_here(&self) -> bool {
+        loop {
+            let mut ledger = match self.ledger.try_lock() {
+                Ok(ledger) => ledger,
+                Err(TryLockError::WouldBlock) => return true,
+                Err(TryLockError::Poisoned(_)) => return false,
+            };
+            let group = self.queue().take_writes();
+            if group.is_empty() {
+                drop(ledger);
+                return self.queue().jobs.is_empty();
             }
-            Job::Write(write, reply) => {
-                let mut group = vec![*write];
-                let mut replies = vec![reply];
-                while group.len() < GROUP {
-                    match waiting.pop_front().or_else(|| queue.try_recv().ok()) {
-                        Some(Job::Write(write, reply)) => {
-                            group.push(*write);
-                            replies.push(reply);
-                        }
-                        Some(other) => {
-                            waiting.push_front(other);
-                            break;
-                        }
-                        None => break,
-                    }
-                }
-                for (reply, result) in replies.into_iter().zip(ledger.write_many(&group)) {
-                    // Recorded all the same: a caller that is gone supersedes it next time.
-                    let _ = reply.send(result);
-                }
+            self.commit(&mut ledger, group);
+            drop(ledger);
+            if self.queue().jobs.is_empty() {
+                return true;
             }
         }
+    }
+
+    fn serve(&self) {
+        loop {
+            let queue = self.queue();
+            let waiting = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
+            let queue = self
+                .brought
+                .wait_while(queue, waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+            if queue.jobs.is_empty() {
+                return;
+            }
+            drop(queue);
+            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let group = self.queue().take_writes();
+            if !group.is_empty() {
+                self.commit(&mut ledger, group);
+                continue;
+            }
+            // A statement of its own, or the queue would stay locked while the job works.
+            let job = self.queue().jobs.pop_front();
+            match job {
+                Some(Job::Other(work)) => {
+                    let work = std::panic::AssertUnwindSafe(|| work(&mut ledger));
+                    if std::panic::catch_unwind(work).is_err() {
+                        tracing::error!("a request panicked in the ledger");
+                    }
+                }
+                Some(write @ Job::Write(..)) => self.queue().jobs.push_front(write),
+                // A caller has committed it.
+                None => {}
+            }
+        }
+    }
+
+    fn commit(&self, ledger: &mut Ledger, group: Vec<Pending>) {
+        let start = Instant::now();
+        let (writes, replies): (Vec<Write>, Vec<_>) = group
+            .into_iter()
+            .map(|(write, reply)| (*write, reply))
+            .unzip();
+        let results = ledger.write_many(&writes);
+        self.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+        for (reply, result) in replies.into_iter().zip(results) {
+            // Recorded all the same: a caller that is gone supersedes it next time.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+type Pending = (Box<Write>, oneshot::Sender<Result<Vec<u64>, LedgerError>>);
+
+impl Queue {
+    /// The writes at the front.
+    fn take_writes(&mut self) -> Vec<Pending> {
+        let mut group = Vec::new();
+        while group.len() < GROUP
+            && let Some(Job::Write(..)) = self.jobs.front()
+            && let Some(Job::Write(write, reply)) = self.jobs.pop_front()
+        {
+            group.push((write, reply));
+        }
+        group
     }
 }

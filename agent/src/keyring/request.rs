@@ -53,6 +53,15 @@ struct Open {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+impl Open {
+    /// Whether what is asked now differs only in version, expiry and base.
+    fn is_same_change(&self, now: &Self, items: &[Item]) -> bool {
+        self.head.gun == now.head.gun
+            && change_digest(self.base.as_ref(), &self.items)
+                == change_digest(now.base.as_ref(), items)
+    }
+}
+
 impl Carries for SignRequest {
     type Event = SignEvent;
 
@@ -84,6 +93,7 @@ pub(crate) async fn serve(
         keyring: &shared.keyring,
         person,
         open: None,
+        earlier: None,
     };
     loop {
         let message = match &request.open {
@@ -111,6 +121,9 @@ struct Request<'a> {
     keyring: &'a Keyring,
     person: Person<'a>,
     open: Option<Open>,
+    /// The last request on this stream that came as far as the person: what was given for it counts
+    /// for the same change only.
+    earlier: Option<Open>,
 }
 
 impl Request<'_> {
@@ -121,7 +134,9 @@ impl Request<'_> {
     ) -> Result<(), Fault> {
         stream.set_finishing(false);
         stream.admit()?;
-        let earlier = self.open.take();
+        if let Some(open) = self.open.take().filter(|open| !open.items.is_empty()) {
+            self.earlier = Some(open);
+        }
         let (head, plan) = head::read(start)?;
         self.person.set_mode(head.mode, head.assume_yes);
         let room = head::make_room(self.shared, plan.bytes(), stream).await?;
@@ -142,6 +157,9 @@ impl Request<'_> {
                     "the creation of a collection has no base".into(),
                 ));
             }
+            // Its keys, and so its consent, are new each time.
+            self.earlier = None;
+            self.person.forget();
             let created = self
                 .keyring
                 .create(&open.head, &mut self.person, stream)
@@ -171,15 +189,11 @@ impl Request<'_> {
                 return stream.send(event(need)).await;
             }
         };
-        // What was given for an earlier Start counts for this one only if it is the same change.
-        if let Some(earlier) = earlier {
-            let same = change_digest(earlier.base.as_ref(), &earlier.items)
-                == change_digest(open.base.as_ref(), &items);
-            if same {
+        match self.earlier.take() {
+            Some(earlier) if earlier.is_same_change(open, &items) => {
                 open.overrides = earlier.overrides;
-            } else {
-                self.person.forget();
             }
+            _ => self.person.forget(),
         }
         self.sign(items, turn, stream).await
     }

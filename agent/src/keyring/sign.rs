@@ -8,11 +8,11 @@ use signet_trust::{
     payload::Item,
 };
 
-use super::{Fault, Keyring, Person, StoreName, person::Work, worker::Worker};
+use super::{Fault, Keyring, Person, StoreName, base::compute, person::Work, worker::Worker};
 use crate::{
     ledger::IndexEntry,
     presence::stream::{Carries, Stream},
-    store::{KeyStore, Purpose, StoreError, StoredKey},
+    store::{KeyStore, Purpose, Signs, StoreError},
 };
 
 /// One signature to be made.
@@ -223,7 +223,32 @@ async fn sign_in<S: KeyStore + 'static, M: Carries>(
     order: Order<'_>,
     person: &mut Person<'_>,
     stream: &mut Stream<M>,
-) -> Result<Vec<(StoredKey, Vec<u8>)>, Fault> {
+) -> Result<Vec<(StoredFacts, Vec<u8>)>, Fault> {
+    let ids: Vec<KeyId> = jobs.iter().map(|job| job.canonical).collect();
+    let work: Work<S, _> = Arc::new(move |store, presence| {
+        ids.iter()
+            .map(|id| store.signer(id, presence))
+            .collect::<Result<Option<Vec<Arc<dyn Signs>>>, _>>()
+    });
+    let signers = person.with_held(store, stream, jobs[0].fresh, work).await?;
+    if let Some(signers) = signers {
+        let bytes = jobs.iter().map(|job| order.message(job).len()).sum();
+        return compute(bytes, || {
+            jobs.iter()
+                .zip(signers)
+                .map(|(job, key)| {
+                    let signature = key.sign(Purpose::Document, order.message(job))?;
+                    let facts = StoredFacts {
+                        id: job.canonical,
+                        role: key.role().map(str::to_owned),
+                        gun: key.gun().map(str::to_owned),
+                    };
+                    Ok((facts, signature))
+                })
+                .collect()
+        });
+    }
+    // A store whose keys sign nowhere else.
     let items = Arc::clone(order.items);
     let todo: Vec<(usize, KeyId)> = jobs.iter().map(|job| (job.item, job.canonical)).collect();
     let work: Work<S, _> = Arc::new(move |store, presence| {
@@ -231,17 +256,37 @@ async fn sign_in<S: KeyStore + 'static, M: Carries>(
             .map(|(item, id)| {
                 let message = items[*item].payload.bytes();
                 let signature = store.sign(id, Purpose::Document, message, presence)?;
-                Ok((store.open(id, presence)?, signature))
+                let stored = store.open(id, presence)?;
+                let facts = StoredFacts {
+                    id: *id,
+                    role: stored.role,
+                    gun: stored.gun,
+                };
+                Ok((facts, signature))
             })
             .collect()
     });
     person.with(store, stream, jobs[0].fresh, work).await
 }
 
+/// What a key's file says of it.
+#[derive(Clone, Debug)]
+pub(super) struct StoredFacts {
+    pub(super) id: KeyId,
+    pub(super) role: Option<String>,
+    pub(super) gun: Option<String>,
+}
+
+impl Order<'_> {
+    fn message(&self, job: &Job) -> &[u8] {
+        self.items[job.item].payload.bytes()
+    }
+}
+
 /// Whether the key is for this. For native files the authority is what is inside the file; what
 /// file and index say must agree wherever both say something.
 pub(super) fn check_authority(
-    stored: &StoredKey,
+    stored: &StoredFacts,
     enrolled: Option<&IndexEntry>,
     store: StoreName,
     role: &RoleName,
@@ -300,15 +345,11 @@ pub(super) fn words(role: Option<&str>, gun: Option<&str>) -> String {
 mod tests {
     use super::*;
 
-    fn key(role: &str, gun: Option<&str>) -> StoredKey {
-        StoredKey {
+    fn key(role: &str, gun: Option<&str>) -> StoredFacts {
+        StoredFacts {
             id: KeyId([7; 32]),
             role: Some(role.to_owned()),
             gun: gun.map(str::to_owned),
-            public: None,
-            path: "/k".into(),
-            encrypted: true,
-            problem: None,
         }
     }
 

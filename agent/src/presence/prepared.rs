@@ -75,6 +75,12 @@ impl Prepared {
         });
     }
 
+    /// Whether nothing was given yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty()
+    }
+
     /// The best grade of a secret given for this request and accepted; 0 when held ones did.
     #[must_use]
     pub fn grade(&self) -> u32 {

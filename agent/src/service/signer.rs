@@ -1,13 +1,14 @@
 //! Documents signed.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use signet_proto::v1::{
     CollectionReply, CollectionRequest, SignEvent, SignRequest, signer_server::Signer,
 };
 use signet_trust::Gun;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::timeout;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status::status};
@@ -16,6 +17,10 @@ use crate::{
     keyring::{Fault, request},
     presence::stream::{Inbound, Stream},
 };
+
+/// How long the head of a response waits for its first event. Clients that send nothing before they
+/// have it wait as long.
+const SOON: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Service {
@@ -40,8 +45,12 @@ impl Signer for Service {
     ) -> Result<Response<Self::SignStream>, Status> {
         self.shared.admit()?;
         let caller = caller(&request)?;
-        let events = start(&self.shared, caller, request.into_inner().into());
-        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+        let mut events = start(&self.shared, caller, request.into_inner().into());
+        // A request that needs nobody is signed before the head of the response has to go: then
+        // both go together, and the client wakes up once.
+        let first = timeout(SOON, events.recv()).await.ok().flatten();
+        let events = tokio_stream::iter(first).chain(ReceiverStream::new(events));
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn collection(

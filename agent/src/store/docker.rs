@@ -27,7 +27,7 @@ use signet_trust::{
 use zeroize::Zeroizing;
 
 use super::{
-    Hint, KeyStore, Listing, NewKey, Purpose, StoreError, StoredKey,
+    Hint, KeyStore, Listing, NewKey, Purpose, Signs, StoreError, StoredKey,
     ask::{self, Rejected},
     atomic::{self, Existing},
     hold::{Clock, DEFAULT_HOLD, Grants, Scope, system_clock},
@@ -71,7 +71,7 @@ struct ForRequest {
 }
 
 struct OpenedFile {
-    key: Opened,
+    key: Arc<Opened>,
     /// SHA-256 of the file that it was read from.
     content: [u8; 32],
 }
@@ -234,7 +234,7 @@ impl DockerStore {
         Ok(self.keep(
             id,
             OpenedFile {
-                key: opened,
+                key: Arc::new(opened),
                 content: found.content,
             },
             grade,
@@ -304,7 +304,7 @@ impl DockerStore {
         self.keep(
             &id,
             OpenedFile {
-                key: opened,
+                key: Arc::new(opened),
                 content,
             },
             given.grade,
@@ -375,6 +375,15 @@ impl KeyStore for DockerStore {
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
         self.unlocked(id, presence)?.key.sign(id, purpose, message)
+    }
+
+    fn signer(
+        &mut self,
+        id: &KeyId,
+        presence: &mut dyn Presence,
+    ) -> Result<Option<Arc<dyn Signs>>, StoreError> {
+        let key = Arc::clone(&self.unlocked(id, presence)?.key);
+        Ok(Some(key))
     }
 
     fn open(&mut self, id: &KeyId, presence: &mut dyn Presence) -> Result<StoredKey, StoreError> {

@@ -27,7 +27,7 @@ use signet_trust::{
 };
 
 use super::{
-    Hint, KeyStore, Listing, NewKey, Purpose, StoreError, StoredKey, ask,
+    Hint, KeyStore, Listing, NewKey, Purpose, Signs, StoreError, StoredKey, ask,
     hold::{Clock, DEFAULT_HOLD, Grants, Scope, system_clock},
     opened::{Opened, check_new, export, file_error},
 };
@@ -79,7 +79,7 @@ struct ForRequest {
 }
 
 struct OpenedFile {
-    key: Opened,
+    key: Arc<Opened>,
     stamp: Stamp,
 }
 
@@ -313,7 +313,10 @@ impl FileStore {
                 return Ok(key);
             }
             if let Some(key) = self.open_key(ring, &keyring, id)? {
-                let key = Arc::new(OpenedFile { key, stamp });
+                let key = Arc::new(OpenedFile {
+                    key: Arc::new(key),
+                    stamp,
+                });
                 self.remember(ring, id, &key, presence.request());
                 return Ok(key);
             }
@@ -418,7 +421,7 @@ impl FileStore {
             .ok()
             .and_then(|file| file.gun);
         let opened = Arc::new(OpenedFile {
-            key: Opened::new(key, new.role.clone(), gun),
+            key: Arc::new(Opened::new(key, new.role.clone(), gun)),
             stamp: self.layout.stamp(&id)?,
         });
         self.remember(Ring::of_role(&new.role), &id, &opened, request);
@@ -499,6 +502,15 @@ impl KeyStore for FileStore {
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
         self.unlocked(id, presence)?.key.sign(id, purpose, message)
+    }
+
+    fn signer(
+        &mut self,
+        id: &KeyId,
+        presence: &mut dyn Presence,
+    ) -> Result<Option<Arc<dyn Signs>>, StoreError> {
+        let key = Arc::clone(&self.unlocked(id, presence)?.key);
+        Ok(Some(key))
     }
 
     fn open(&mut self, id: &KeyId, presence: &mut dyn Presence) -> Result<StoredKey, StoreError> {

@@ -9,12 +9,13 @@ use signet_trust::{
 };
 use zeroize::Zeroizing;
 
-use super::{NewKey, Purpose, StoreError, StoredKey};
+use super::{NewKey, Purpose, Signs, StoreError, StoredKey};
 use crate::key::Secret;
 
 /// Key material in locked memory, with its public facts.
 #[derive(Debug)]
 pub(super) struct Opened {
+    id: KeyId,
     algorithm: Algorithm,
     material: Secret,
     pub(super) public: PublicKey,
@@ -25,6 +26,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn new(key: &PrivateKey, role: String, gun: Option<String>) -> Self {
         Self {
+            id: key.id(),
             algorithm: key.algorithm(),
             material: Secret::copy_of(key.expose_material()),
             public: key.public().clone(),
@@ -71,6 +73,20 @@ impl Opened {
             .verify(method, message, &signature)
             .map_err(|_| StoreError::Unverified(*id))?;
         Ok(signature)
+    }
+}
+
+impl Signs for Opened {
+    fn sign(&self, purpose: Purpose, message: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Self::sign(self, &self.id, purpose, message)
+    }
+
+    fn role(&self) -> Option<&str> {
+        Some(self.role.as_str()).filter(|role| !role.is_empty())
+    }
+
+    fn gun(&self) -> Option<&str> {
+        self.gun.as_deref()
     }
 }
 

@@ -316,7 +316,12 @@ impl Request<'_> {
             turn.set_history(history);
         }
         if arrived {
-            advance(open, &mut turn);
+            if let Some(open) = self.open.take() {
+                advance(open, &mut turn);
+            }
+            // What comes on this stream is another change.
+            self.earlier = None;
+            self.person.forget();
         }
         drop(turn);
         stream.set_finishing(false);
@@ -327,32 +332,43 @@ impl Request<'_> {
 }
 
 /// The held base after what was released arrived.
-fn advance(open: &mut Open, turn: &mut Turn) {
+fn advance(open: Open, turn: &mut Turn) {
     // A first root that goes up again is a base without timestamp: nothing to compare later ones with.
-    let Some(base) = open.base.as_ref().filter(|base| base.timestamp().is_some()) else {
+    let Some(base) = open.base.filter(|base| base.timestamp().is_some()) else {
         turn.held = None;
         return;
     };
-    let bytes: usize = open
-        .items
-        .iter()
-        .map(|item| item.payload.bytes().len())
-        .sum();
-    let tip = open.released.last().map(|document| document.mark.hash);
+    let Some(last) = open.released.last() else {
+        return;
+    };
+    let (tip, lineage) = (last.mark.hash, last.lineage);
+    let items = Arc::unwrap_or_clone(open.items);
+    let bytes: usize = items.iter().map(|item| item.payload.bytes().len()).sum();
     let next = compute(bytes, || {
-        let mut next = base.clone();
-        for document in &open.released {
-            next = next.advanced(&document.role, document.wire(&open.items))?;
-        }
-        Some(next)
+        let mut documents: Vec<(Item, Vec<Signature>)> = items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, item)| {
+                let released = open
+                    .released
+                    .iter()
+                    .find(|document| document.item == index)?;
+                Some((item, released.signatures.clone()))
+            })
+            .collect();
+        // Who delegates comes before who is delegated to.
+        documents.sort_by(|(a, _), (b, _)| a.role.cmp(&b.role));
+        let mut documents = documents.into_iter();
+        documents.try_fold(base, |base, (item, signatures)| {
+            base.advanced_here(item, signatures)
+        })
     });
-    let lineage = open.released.last().map(|document| document.lineage);
     turn.held = next.map(|base| {
-        let base = match lineage {
-            Some(lineage) if base.lineage().is_none() => base.in_lineage(lineage),
-            _ => base,
+        let base = match base.lineage() {
+            None => base.in_lineage(lineage),
+            Some(_) => base,
         };
-        Held::new(base, tip)
+        Held::new(base, Some(tip))
     });
 }
 
