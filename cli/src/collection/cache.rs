@@ -106,7 +106,8 @@ impl TufCache {
         &self,
         documents: impl IntoIterator<Item = (&'a RoleName, &'a [u8])>,
     ) -> Result<(), Failure> {
-        let mut ready = Vec::new();
+        // All written before the first is waited for: the disk then takes them in one go.
+        let mut written = Vec::new();
         for (role, bytes) in documents {
             let file = self.file(role);
             let directory = file
@@ -114,8 +115,16 @@ impl TufCache {
                 .expect("a file of the cache lies in its directory");
             make_directory(directory).map_err(|error| Failure::file("create", directory, error))?;
             let temporary =
-                write_beside(&file, bytes).map_err(|error| Failure::file("write", &file, error))?;
-            ready.push((temporary, file));
+                write_new(&file, bytes).map_err(|error| Failure::file("write", &file, error))?;
+            written.push((temporary, file));
+        }
+        let mut ready = Vec::new();
+        for (temporary, file) in written {
+            temporary
+                .as_file()
+                .sync_all()
+                .map_err(|error| Failure::file("write", &file, error))?;
+            ready.push((temporary.into_temp_path(), file));
         }
         let mut directories: Vec<PathBuf> = Vec::new();
         for (temporary, file) in ready {
@@ -177,6 +186,12 @@ pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
 
 /// The content in a new file beside `file`, durable, not yet in its place.
 pub(crate) fn write_beside(file: &Path, bytes: &[u8]) -> io::Result<tempfile::TempPath> {
+    let temporary = write_new(file, bytes)?;
+    temporary.as_file().sync_all()?;
+    Ok(temporary.into_temp_path())
+}
+
+fn write_new(file: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let directory = file.parent().unwrap_or(Path::new("."));
     // Not ending in .json: no reader of the cache takes it for a document.
     let mut temporary = tempfile::Builder::new()
@@ -190,8 +205,7 @@ pub(crate) fn write_beside(file: &Path, bytes: &[u8]) -> io::Result<tempfile::Te
                 .open(path)
         })?;
     temporary.as_file_mut().write_all(bytes)?;
-    temporary.as_file().sync_all()?;
-    Ok(temporary.into_temp_path())
+    Ok(temporary)
 }
 
 /// Roles of the files below `directory`, `name` being the role of the directory itself.
