@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FlockOperation, flock};
 use signet_trust::{Gun, RoleName, update::Cached, verify::limit};
 
 use crate::failure::Failure;
@@ -106,7 +107,11 @@ impl TufCache {
         &self,
         documents: impl IntoIterator<Item = (&'a RoleName, &'a [u8])>,
     ) -> Result<(), Failure> {
+        make_directory(&self.directory)
+            .map_err(|error| Failure::file("create", &self.directory, error))?;
+        let _lock = self.lock()?;
         // All written before the first is waited for: the disk then takes them in one go.
+        let mut directories: Vec<PathBuf> = Vec::new();
         let mut written = Vec::new();
         for (role, bytes) in documents {
             let file = self.file(role);
@@ -114,6 +119,10 @@ impl TufCache {
                 .parent()
                 .expect("a file of the cache lies in its directory");
             make_directory(directory).map_err(|error| Failure::file("create", directory, error))?;
+            if !directories.iter().any(|known| known == directory) {
+                remove_stale(directory);
+                directories.push(directory.to_owned());
+            }
             let temporary =
                 write_new(&file, bytes).map_err(|error| Failure::file("write", &file, error))?;
             written.push((temporary, file));
@@ -126,17 +135,10 @@ impl TufCache {
                 .map_err(|error| Failure::file("write", &file, error))?;
             ready.push((temporary.into_temp_path(), file));
         }
-        let mut directories: Vec<PathBuf> = Vec::new();
         for (temporary, file) in ready {
             temporary
                 .persist(&file)
                 .map_err(|error| Failure::file("write", &file, error.error))?;
-            let directory = file
-                .parent()
-                .expect("a file of the cache lies in its directory");
-            if !directories.iter().any(|known| known == directory) {
-                directories.push(directory.to_owned());
-            }
         }
         for directory in directories {
             fs::File::open(&directory)
@@ -144,6 +146,15 @@ impl TufCache {
                 .map_err(|error| Failure::file("sync", &directory, error))?;
         }
         Ok(())
+    }
+
+    /// Held while files are replaced, so that a temporary file which another run finds is one that
+    /// a killed run left.
+    fn lock(&self) -> Result<fs::File, Failure> {
+        let failed = |error| Failure::file("lock", &self.directory, error);
+        let directory = fs::File::open(&self.directory).map_err(failed)?;
+        flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        Ok(directory)
     }
 
     /// Forgets everything but the root: what comes next belongs to another collection.
@@ -191,12 +202,32 @@ pub(crate) fn write_beside(file: &Path, bytes: &[u8]) -> io::Result<tempfile::Te
     Ok(temporary.into_temp_path())
 }
 
+/// Removes what killed runs left. What cannot be removed is in nobody's way.
+pub(crate) fn remove_stale(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if is_ours {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Names of temporary files. They do not end in .json: no reader of the cache takes one for a
+/// document.
+const PREFIX: &str = ".signet-";
+const SUFFIX: &str = ".tmp";
+
 fn write_new(file: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    // Not ending in .json: no reader of the cache takes it for a document.
     let mut temporary = tempfile::Builder::new()
-        .prefix(".signet-")
-        .suffix(".tmp")
+        .prefix(PREFIX)
+        .suffix(SUFFIX)
         .make_in(directory, |path| {
             fs::OpenOptions::new()
                 .write(true)
@@ -281,6 +312,15 @@ mod tests {
             cache.save([(&RoleName::Targets, bytes)]).unwrap();
         }
         assert_eq!(cache.read(&RoleName::Targets).unwrap().unwrap(), b"{2}");
+        assert_eq!(fs::read_dir(cache.directory()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_by_the_next() {
+        let (_directory, cache) = cache();
+        cache.save([(&RoleName::Root, &b"{1}"[..])]).unwrap();
+        fs::write(cache.directory().join(".signet-abc.tmp"), "{").unwrap();
+        cache.save([(&RoleName::Root, &b"{2}"[..])]).unwrap();
         assert_eq!(fs::read_dir(cache.directory()).unwrap().count(), 1);
     }
 

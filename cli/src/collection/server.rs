@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::cache::{make_directory, write_beside};
+use super::cache::{make_directory, remove_stale, write_beside};
 use crate::{
     Context,
     docker::{
@@ -185,6 +185,7 @@ fn save(file: &Path, domain: &str, url: &str) -> Result<(), Failure> {
         .parent()
         .expect("the configuration lies in a directory");
     make_directory(directory).map_err(failed)?;
+    remove_stale(directory);
     write_beside(file, new.as_bytes())
         .map_err(failed)?
         .persist(file)
