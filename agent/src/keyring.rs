@@ -96,7 +96,7 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// [`StoreError`], [`LedgerError`].
+    /// [`StoreError`], [`crate::ledger::LedgerError`].
     pub fn open(home: &Path, docker_dir: &Path, config: &Config) -> Result<Self, Fault> {
         let (recorder, index) = Recorder::start(home)?;
         let file = FileStore::open(home)?.holding(config.unlock);

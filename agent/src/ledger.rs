@@ -9,7 +9,7 @@
 //! ([`Ledger::release_many`]); each of them stands or falls by itself as far as the guard goes.
 //!
 //! At start the newest entries of the chain are checked, on request all of them
-//! ([`Ledger::verify_chain`]); [`log`] says how an entry is hashed.
+//! ([`Ledger::verify_chain`]); `ledger/log.rs` says how an entry is hashed.
 
 use std::{
     cell::{Cell, RefCell},

@@ -321,7 +321,7 @@ fn cut(text: &str) -> &str {
     }
 }
 
-/// Reads an error body as [`from_answer`] does; for fuzzing.
+/// Reads an error body as `from_answer` does; for fuzzing.
 pub fn read_error_body(body: &[u8]) -> String {
     from_answer("https://example.com", 400, body, None, "trust server").to_string()
 }
