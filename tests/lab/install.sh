@@ -4,7 +4,8 @@
 #
 # Starts no service: the lab starts its own copies, on loopback, in a throwaway directory.
 #
-#   SIGNET_LAB_CACHE   where Debian 13's Docker CLI is kept (default ~/.cache/signet-lab)
+#   SIGNET_LAB_CACHE   where Debian 13's Docker CLI and PyPI's ykman are kept
+#                      (default ~/.cache/signet-lab)
 set -euo pipefail
 
 say() { printf 'install: %s\n' "$*" >&2; }
@@ -40,11 +41,24 @@ wanted=(
   '/etc/ssl/certs/ca-certificates.crt ca-certificates'
   '/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring'
   '/usr/include/stdio.h libc6-dev'
+  # The card tests: a PC/SC daemon, the reader that takes a card from a socket, and clients of
+  # cards that others wrote.
+  'ip iproute2'
+  'nsenter util-linux'
+  '/usr/sbin/pcscd pcscd'
+  '/usr/include/PCSC/winscard.h libpcsclite-dev'
+  '/usr/lib/pcsc/drivers/serial/libifdvpcd.so vsmartcard-vpcd'
+  '/usr/bin/ykman yubikey-manager'
+  'yubico-piv-tool yubico-piv-tool'
+  '/usr/lib/*/libykcs11.so.2 ykcs11'
+  'pkcs11-tool opensc'
+  '/usr/lib/*/opensc-pkcs11.so opensc-pkcs11'
+  '/usr/lib/python3*/ensurepip/__init__.py python3-venv'
 )
 
 present() {
   case $1 in
-    /*) [ -e "$1" ] ;;
+    /*) compgen -G "$1" >/dev/null ;;
     *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
   esac
 }
@@ -124,6 +138,21 @@ EOF
   mv "$home.new" "$home"
 }
 
+# The YubiKey manager of today, beside Debian's: Ed25519, and keys moved and deleted.
+fetch_ykman() {
+  local home=$cache/ykman version=5.9.2
+  [ -x "$home/bin/ykman" ] && [ "$(cat "$home/signet-lab-version" 2>/dev/null)" = $version ] && return
+  say "fetching ykman $version into $home"
+  rm -rf "$home"
+  mkdir -p "$cache"
+  # Not made elsewhere and moved: a virtual environment holds its own path.
+  python3 -m venv "$home" || die "python3 cannot make a virtual environment in $home"
+  "$home/bin/pip" -q --disable-pip-version-check install "yubikey-manager==$version" \
+    || die "cannot fetch yubikey-manager $version"
+  "$home/bin/ykman" --version >&2 || die "ykman $version does not run here"
+  echo $version >"$home/signet-lab-version"
+}
+
 check_rust() {
   PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
   command -v cargo >/dev/null || die "no cargo: install a Rust toolchain first (https://rustup.rs)"
@@ -137,4 +166,5 @@ check_rust() {
 
 install_packages
 fetch_trixie_docker
+fetch_ykman
 check_rust
