@@ -166,6 +166,7 @@ impl Listed {
             problem: self.problem.clone().unwrap_or_default(),
             used_opaque: self.used_opaque,
             used_by: self.used_by.clone(),
+            cards: Vec::new(),
         }
     }
 }

@@ -126,6 +126,7 @@ impl Keyring {
             Change::Remove(_) => "remove",
             Change::KeyPassphrase(_) | Change::KeyringPassphrase(_) => "passphrase",
             Change::KeyringRotate(_) => "rotate",
+            Change::Move(_) => "move",
         };
         let done = match change {
             Change::Generate(generate) => self.generate_key(generate, &dir, person, stream).await,
@@ -141,6 +142,9 @@ impl Keyring {
                 self.change_keyring_passphrase(change.root, person, stream)
                     .await
             }
+            Change::Move(_) => Err(Fault::Usage(
+                "this agent was built without the store `piv`".to_owned(),
+            )),
             Change::KeyringRotate(rotate) => self.rotate_keyring(rotate.root, person, stream).await,
         };
         if let Err(fault) = &done

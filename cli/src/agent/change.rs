@@ -34,6 +34,7 @@ pub(crate) async fn change(
         prompt_mode: ctx.prompt_mode().into(),
         docker_dir: ctx.docker_dir(),
         assume_yes: ctx.globals.yes,
+        use_last_try: false,
     };
     // Room for the request, a bundle's largest file in chunks, and one answer.
     let (send, requests) = mpsc::channel(4 + file.len() / MAX_CHUNK);
@@ -63,7 +64,7 @@ pub(crate) async fn change(
             }
             Some(Event::Notice(notice)) => ctx.ui.say(escape(&notice.text)),
             Some(Event::Done(done)) => return Ok(done),
-            None => {}
+            Some(Event::Waiting(_)) | None => {}
         }
     }
     Err(Failure::new(

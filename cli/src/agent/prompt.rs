@@ -32,7 +32,7 @@ pub(crate) async fn answer(ctx: &mut Context, prompt: v1::Prompt) -> Result<v1::
         Some(Ask::Passphrase(ask)) => passphrase(ctx, &ask).await?,
         Some(Ask::Confirm(ask)) => confirm(ctx, &ask).await,
         // A kind of question that a later agent knows.
-        None => Given::Unavailable(v1::Unavailable {}),
+        Some(Ask::Pin(_)) | None => Given::Unavailable(v1::Unavailable {}),
     };
     Ok(v1::Answer {
         prompt_id: prompt.id,

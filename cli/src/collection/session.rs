@@ -114,7 +114,7 @@ impl Session {
                 Some(Event::Signed(signed)) => Said::Signed(signed.signatures),
                 Some(Event::Recorded(_)) => Said::Recorded,
                 // An event of a later agent.
-                None => continue,
+                Some(Event::Waiting(_)) | None => continue,
             });
         }
     }

@@ -81,6 +81,7 @@ async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failur
             .map_or("", |algorithm| algorithm.as_str())
             .to_owned(),
         label: args.label.unwrap_or_default(),
+        ..GenerateKey::default()
     });
     let key = key_of(change(ctx, wanted, &[]).await?);
     if ctx.ui.is_json() {

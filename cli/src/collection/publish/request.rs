@@ -95,6 +95,7 @@ impl Run<'_> {
             docker_dir: ctx.docker_dir(),
             explicit_init: *self.change == Change::Init,
             refetched: self.refetched,
+            use_last_try: false,
         }
     }
 }
