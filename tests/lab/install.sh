@@ -54,6 +54,7 @@ wanted=(
   'pkcs11-tool opensc'
   '/usr/lib/*/opensc-pkcs11.so opensc-pkcs11'
   '/usr/lib/python3*/ensurepip/__init__.py python3-venv'
+  '/usr/include/python3.*/Python.h python3-dev'
 )
 
 present() {
