@@ -75,12 +75,10 @@ fn complain(text: &str) {
 
 fn serve(background: bool) -> anyhow::Result<()> {
     if background {
-        harden::close_inherited();
-    }
-    harden::apply().context("the system does not let this process be hardened")?;
-    if background {
         harden::leave_caller();
     }
+    harden::thrifty_memory();
+    harden::apply().context("the system does not let this process be hardened")?;
     std::env::set_current_dir("/").context("cannot change to /")?;
     log();
     let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
@@ -120,9 +118,6 @@ fn serve(background: bool) -> anyhow::Result<()> {
         }
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
-        if background {
-            harden::leave_stderr();
-        }
         run(listener, shared, async move {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -35,28 +35,6 @@ pub fn apply() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor above stderr: a command that starts the agent may have inherited some of
-/// its own, with secrets behind them.
-///
-/// Called before anything is opened, and not where a supervisor hands over sockets.
-#[allow(unsafe_code)]
-pub fn close_inherited() {
-    // SAFETY: the process is at its start and single-threaded; nothing here owns a descriptor above
-    // 2, so none is closed under its owner.
-    unsafe {
-        libc::close_range(3, libc::c_uint::MAX, 0);
-    }
-}
-
-/// Points stderr at `/dev/null`, which ends the pipe of the command that waits for the agent to be
-/// ready: from here on nobody reads it.
-pub fn leave_stderr() {
-    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
-        // Where it fails the pipe breaks instead, once the command has ended.
-        let _ = rustix::stdio::dup2_stderr(null);
-    }
-}
-
 /// Leaves the session and the descriptors of whoever started this process, but for the standard
 /// ones.
 pub fn leave_caller() {
@@ -69,7 +47,8 @@ pub fn leave_caller() {
     }
 }
 
-/// Turns stderr to `/dev/null`, which ends the pipe that somebody may read it by.
+/// Turns stderr to `/dev/null`, which ends the pipe of the command that waits for the agent to be
+/// ready: from here on nobody reads it.
 ///
 /// # Errors
 ///
@@ -78,6 +57,31 @@ pub fn close_stderr() -> io::Result<()> {
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stderr(null)?;
     Ok(())
+}
+
+/// Sets the allocator up to give memory back: by default glibc raises the size from which it maps
+/// (mallopt(3), `M_MMAP_THRESHOLD`) with each large block that was freed, and keeps a heap for each
+/// thread, so that an agent which signed in one large collection would stay large.
+///
+/// Called while the process has one thread.
+pub fn thrifty_memory() {
+    /// Blocks from here on are mapped, and so returned when freed; glibc's own first value.
+    const MAPPED_FROM: libc::c_int = 128 * 1024;
+    /// One for the runtime, one for the threads of stores and ledger.
+    const HEAPS: libc::c_int = 2;
+    // SAFETY: mallopt(3) takes two integers; the process has one thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+    }
+}
+
+/// Gives freed memory back to the system; takes milliseconds after a large request.
+pub fn give_memory_back() {
+    // SAFETY: malloc_trim(3) may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Findings about memory that a secret could leave through, one line each, with the fix.

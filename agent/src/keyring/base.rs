@@ -90,6 +90,8 @@ pub(super) async fn find(
         return Ok(Found::Base(Some(held.base.clone())));
     }
     let documents = assemble(parts, held)?;
+    // Another base takes its place: a large collection is not held twice meanwhile.
+    collection.held = None;
     let recorded = {
         let gun = gun.clone();
         recorder.run(move |ledger| ledger.roots(&gun)).await?

@@ -19,10 +19,8 @@ use signet_trust::{
     guard::{History, Pass, Question, Refusal, Rule, check, snapshot_is_covered},
     payload::{Item, change_digest, summarise},
 };
-use tokio::sync::OwnedSemaphorePermit;
-
 pub use self::head::read_request;
-use self::release::Released;
+use self::{head::Room, release::Released};
 pub(super) use self::{head::Head, release::claims};
 use super::{
     Fault, Keyring, Person,
@@ -49,8 +47,8 @@ struct Open {
     released: Vec<Released>,
     /// Overrides that were consented to.
     overrides: Vec<Rule>,
-    /// Bytes of it in memory.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Bytes of it in memory; last, so that they are free before the room is.
+    _room: Option<Room>,
 }
 
 impl Open {

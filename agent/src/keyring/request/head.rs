@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::event;
 use crate::{
+    daemon::harden,
     keyring::{
         Fault,
         base::{Named, Part, compute},
@@ -289,12 +290,25 @@ async fn take(stream: &mut Stream<SignRequest>, size: u64) -> Result<Vec<u8>, Fa
     Ok(bytes)
 }
 
+/// Room in memory for a large request, given back to the system with it.
+#[derive(Debug)]
+pub(super) struct Room(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // Not on the way of an answer.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(harden::give_memory_back);
+        }
+    }
+}
+
 /// Waits until there is room in memory for this many bytes, saying so when it has to wait.
 pub(super) async fn make_room(
     shared: &Shared,
     bytes: u64,
     stream: &mut Stream<SignRequest>,
-) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+) -> Result<Option<Room>, Fault> {
     if bytes > shared.max_request {
         return Err(Fault::TooLarge {
             size: bytes,
@@ -311,13 +325,13 @@ pub(super) async fn make_room(
         })?;
     let room: Arc<Semaphore> = Arc::clone(&shared.room);
     if let Ok(permit) = Arc::clone(&room).try_acquire_many_owned(units) {
-        return Ok(Some(permit));
+        return Ok(Some(Room(permit)));
     }
     stream
         .send(event(sign_event::Event::Queued(Queued { behind: 1 })))
         .await?;
     let permit = stream.while_there(room.acquire_many_owned(units)).await?;
-    Ok(Some(permit.map_err(|_| Fault::Stopping)?))
+    Ok(Some(Room(permit.map_err(|_| Fault::Stopping)?)))
 }
 
 fn role(name: &str) -> Result<RoleName, Fault> {
