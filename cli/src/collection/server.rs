@@ -101,6 +101,22 @@ fn check_url(url: &str) -> Result<(), Failure> {
     .into())
 }
 
+/// Lines of `[servers]`, for `status`: registry and URL. A file that cannot be read is the business
+/// of the commands that need it.
+pub(crate) fn configured_servers(ctx: &Context) -> Vec<(String, String)> {
+    let file = ctx.places.config.join("config.toml");
+    let Ok(Some(table)) = read(&file).and_then(|text| text.map(|t| parse(&file, &t)).transpose())
+    else {
+        return Vec::new();
+    };
+    let servers = table.get("servers").and_then(toml::Value::as_table);
+    servers
+        .into_iter()
+        .flatten()
+        .filter_map(|(registry, url)| Some((registry.clone(), url.as_str()?.to_owned())))
+        .collect()
+}
+
 fn configured(file: &Path, domain: &str) -> Result<Option<String>, Failure> {
     let Some(text) = read(file)? else {
         return Ok(None);

@@ -8,6 +8,7 @@ use signet_proto::v1::{CollectionInfo, ListKeysReply, StatusReply, StatusRequest
 use super::key;
 use crate::{
     Context,
+    collection::server::configured_servers,
     failure::Failure,
     ui::text::{columns, escape, local_time, rfc3339, span},
 };
@@ -84,7 +85,15 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
             span(status.unlocked_until.saturating_sub(now))
         ),
     };
-    let server = server(ctx).unwrap_or_else(|| "the one of each registry".into());
+    let servers = match server(ctx) {
+        Some(server) => server,
+        None => configured_servers(ctx)
+            .into_iter()
+            .map(|(registry, url)| format!("{url} for {registry}"))
+            .chain(["the one of each registry".to_owned()])
+            .collect::<Vec<_>>()
+            .join("; else "),
+    };
     let mut rows = vec![
         vec![
             "agent".into(),
@@ -99,14 +108,16 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
         vec!["docker keys".into(), escape(&agent.docker_dir)],
         vec!["keyring".into(), keyring],
         vec!["new keys go to".into(), escape(&status.default_store)],
-        vec!["trust server".into(), escape(&server)],
+        vec!["trust server".into(), escape(&servers)],
         vec![
             "log".into(),
             match status.log_entries {
                 0 => "empty".into(),
                 count => {
                     let head = hex::encode(&status.log_head);
-                    format!("{count} entries, head {}", head.get(..16).unwrap_or(&head))
+                    let head = head.get(..16).unwrap_or(&head);
+                    let entries = if count == 1 { "entry" } else { "entries" };
+                    format!("{count} {entries}, head {head}")
                 }
             },
         ],
@@ -168,6 +179,7 @@ fn to_json(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) -> Value {
         },
         "default_store": status.default_store,
         "server": server(ctx),
+        "servers": configured_servers(ctx).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "keys": keys.keys.iter().map(key::to_json).collect::<Vec<_>>(),
         "problems": keys.problems,
         "collections": status.collections.iter().map(|one| json!({
