@@ -1,5 +1,6 @@
 //! The agent as the command sees it: a connection that was checked before its first byte.
 
+mod card;
 pub(crate) mod change;
 mod connect;
 pub(crate) mod find;
@@ -7,13 +8,14 @@ pub(crate) mod prompt;
 mod start;
 
 use signet_proto::v1::{
-    self, agent_client::AgentClient as Daemon, keys_client::KeysClient, log_client::LogClient,
-    signer_client::SignerClient,
+    self, agent_client::AgentClient as Daemon, cards_client::CardsClient, keys_client::KeysClient,
+    log_client::LogClient, signer_client::SignerClient,
 };
 use tonic::transport::Channel;
 
 use crate::failure::Failure;
 
+pub(crate) use card::change_card;
 pub(crate) use change::change;
 pub(crate) use connect::{Tolerance, connect};
 pub(crate) use start::{connect_or_start, in_foreground};
@@ -41,6 +43,11 @@ impl AgentClient {
         KeysClient::new(self.channel.clone())
     }
 
+    /// YubiKeys.
+    pub(crate) fn cards(&self) -> CardsClient<Channel> {
+        CardsClient::new(self.channel.clone())
+    }
+
     /// The daemon itself.
     pub(crate) fn daemon(&self) -> Daemon<Channel> {
         Daemon::new(self.channel.clone())
@@ -62,6 +69,16 @@ impl AgentClient {
             .list(v1::ListKeysRequest { docker_dir })
             .await?
             .into_inner())
+    }
+
+    /// Cards in readers, and those that hold enrolled keys and are not.
+    ///
+    /// # Errors
+    ///
+    /// As the agent says.
+    pub(crate) async fn list_cards(&self) -> Result<v1::ListCardsReply, Failure> {
+        let reply = self.cards().list(v1::ListCardsRequest {}).await?;
+        Ok(reply.into_inner())
     }
 
     /// What the agent has recorded for a GUN.

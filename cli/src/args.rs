@@ -3,13 +3,23 @@
 //! Scripts depend on these names; they are only ever added to. Flags that every command knows are
 //! in [`Globals`] and stand before or after the verb.
 
+mod card;
 mod key;
+pub(crate) mod store;
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub(crate) use key::{KeyArgs, KeyCommand, KeyExportArgs, KeyGenerateArgs, KeyImportArgs};
+pub(crate) use card::{
+    CardArgs, CardAttestArgs, CardCommand, CardForgetArgs, CardPinArgs, CardResetArgs,
+    CardSerialArgs, CardSetupArgs,
+};
+pub(crate) use key::{
+    KeyArgs, KeyCommand, KeyExportArgs, KeyGenerateArgs, KeyImportArgs, KeyMoveArgs, OnCardArgs,
+};
+pub(crate) use store::PinFd;
+use store::parse_store;
 
 const GLOBAL: &str = "Global options";
 
@@ -42,7 +52,7 @@ pub(crate) struct Globals {
     /// Never ask anybody anything; secrets come from descriptors, files and variables only
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) no_input: bool,
-    /// Answer yes to yes/no questions (never a passphrase, never an override)
+    /// Answer yes to yes/no questions (never a passphrase or PIN, never an override)
     #[arg(long, short, global = true, help_heading = GLOBAL)]
     pub(crate) yes: bool,
     /// Fail rather than start an agent
@@ -63,17 +73,18 @@ pub(crate) struct Globals {
     /// Read a passphrase from a descriptor; WHAT is keyring, root, repository or a KEY; repeatable
     #[arg(long, global = true, value_name = "[WHAT:]N", help_heading = GLOBAL)]
     pub(crate) passphrase_fd: Vec<FdSpec>,
-    /// Read the new passphrase (key passphrase, keyring passphrase, key export) from a descriptor
+    /// Read the new secret from a descriptor (key passphrase, keyring passphrase, key export, card
+    /// pin)
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL)]
     pub(crate) new_passphrase_fd: Option<i32>,
-    /// Read a card's PIN from a descriptor (this release has no cards)
-    #[arg(long, global = true, value_name = "[SERIAL:]N", hide = true)]
-    pub(crate) pin_fd: Vec<FdSpec>,
-    /// Read a card's management key from a descriptor (this release has no cards)
-    #[arg(long, global = true, value_name = "N", hide = true)]
+    /// Read a YubiKey's PIN from a descriptor; SERIAL where the command needs several; repeatable
+    #[arg(long, global = true, value_name = "[SERIAL:]N", help_heading = GLOBAL)]
+    pub(crate) pin_fd: Vec<PinFd>,
+    /// Read a YubiKey's management key (hexadecimal) from a descriptor
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL)]
     pub(crate) management_key_fd: Option<i32>,
-    /// Spend a card's last PIN try (this release has no cards)
-    #[arg(long, global = true, hide = true)]
+    /// Spend a YubiKey's last PIN try: a wrong PIN then blocks it
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) use_last_try: bool,
 }
 
@@ -121,7 +132,7 @@ impl Rule {
 /// `[WHAT:]N`: a descriptor, and what its first line is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FdSpec {
-    /// `keyring`, `root`, `archive`, `repository`, a KEY or a card's serial.
+    /// `keyring`, `root`, `archive`, `repository` or a KEY.
     pub(crate) what: Option<String>,
     /// The descriptor.
     pub(crate) fd: i32,
@@ -163,12 +174,16 @@ pub(crate) enum Command {
     Key(KeyArgs),
     /// What opens the native key store
     Keyring(KeyringArgs),
+    /// YubiKeys
+    Card(CardArgs),
     /// Forget every held secret
     Lock,
     /// Hold the keyring open, so that signing asks nothing
     Unlock(UnlockArgs),
     /// Agent, keys, expiries and warnings on one screen
     Status,
+    /// Look for what keeps keys, cards or the agent from working, each with its fix
+    Doctor,
     /// The signature log
     Log(LogArgs),
     /// The daemon by hand
@@ -180,10 +195,6 @@ pub(crate) enum Command {
     Man(ManArgs),
 
     // Names of later releases: said so, rather than "unrecognized".
-    #[command(hide = true)]
-    Doctor(Reserved),
-    #[command(hide = true)]
-    Card(Reserved),
     #[command(hide = true)]
     Signer(Reserved),
     #[command(hide = true)]
@@ -220,7 +231,7 @@ pub(crate) struct NewKeysArgs {
     /// Root key of a new repository: an ID, a prefix of at least 7 digits, or a label
     #[arg(long, value_name = "KEY")]
     pub(crate) root: Option<String>,
-    /// Where new keys go: file or docker
+    /// Where new keys go: file, docker, or a YubiKey: piv, piv:SERIAL, piv:SERIAL:SLOT
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
 }
@@ -415,17 +426,6 @@ pub(crate) struct ManArgs {
     /// An existing directory
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
-}
-
-/// A STORE that this release has.
-fn parse_store(text: &str) -> Result<String, String> {
-    match text {
-        "file" | "docker" => Ok(text.to_owned()),
-        card if card.starts_with("piv") || card.starts_with("pkcs11") => {
-            Err("cards and tokens are not in this release".into())
-        }
-        _ => Err("a store is file (the keyring) or docker (Docker's own directory)".into()),
-    }
 }
 
 /// Reads `90s`, `15m`, `1h` or bare seconds; one second to one hour.

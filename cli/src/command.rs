@@ -1,7 +1,9 @@
 //! The verbs, one file each.
 
 pub(crate) mod agent;
+pub(crate) mod card;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod keyring;
@@ -34,16 +36,16 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Repo(args) => repo::run(args, ctx).await,
         Command::Key(args) => key::run(args, ctx).await,
         Command::Keyring(args) => keyring::run(args, ctx).await,
+        Command::Card(args) => card::run(args, ctx).await,
         Command::Lock => lock::run(ctx).await,
         Command::Unlock(args) => unlock::run(args, ctx).await,
         Command::Status => status::run(ctx).await,
+        Command::Doctor => doctor::run(ctx).await,
         Command::Log(args) => log::run(args, ctx).await,
         Command::Agent(args) => agent::run(args, ctx).await,
         Command::Completions(args) => completions::run(&args, &ctx.ui),
         Command::Man(args) => man::run(&args, &ctx.ui),
-        Command::Doctor(_)
-        | Command::Card(_)
-        | Command::Signer(_)
+        Command::Signer(_)
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Migrate(_)
@@ -59,8 +61,6 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
 /// The name of a command that is reserved for a later release.
 pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
     Some(match command {
-        Command::Doctor(_) => "doctor",
-        Command::Card(_) => "card",
         Command::Signer(_) => "signer",
         Command::Backup(_) => "backup",
         Command::Restore(_) => "restore",
@@ -72,7 +72,6 @@ pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
         Command::Pull(_) => "pull",
         Command::Run(_) => "run",
         Command::Key(args) => match args.command {
-            KeyCommand::Move(_) => "key move",
             KeyCommand::Revive(_) => "key revive",
             _ => return None,
         },

@@ -9,12 +9,11 @@ use crate::{
     args::{Cli, Globals},
     failure::Failure,
     home,
-    secrets::Secrets,
-    ui::Ui,
+    secrets::{Held, Secrets},
+    ui::{Ui, text::escape},
 };
 
 /// The surroundings of one command.
-#[derive(Debug)]
 pub(crate) struct Context {
     /// Output and questions.
     pub(crate) ui: Ui,
@@ -26,11 +25,19 @@ pub(crate) struct Context {
     pub(crate) places: Endpoint,
     /// The summary said last, so that two prompts of one request do not say it twice.
     pub(crate) told: Vec<String>,
+    /// A PIN that was chosen in this command: the PUK must differ from it.
+    pub(crate) chosen_pin: Option<Held>,
     /// The command line, for the agent's prompts and log.
     command_line: String,
     agent: Option<AgentClient>,
     /// What an interruption means from here on, where it is not "nothing was left half done".
     half_done: HalfDone,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context({})", self.command_line)
+    }
 }
 
 /// Shared with what waits for signals.
@@ -50,6 +57,7 @@ impl Context {
             secrets: Secrets::new(&cli.globals, &cli.command, |name| std::env::var_os(name))?,
             places,
             told: Vec::new(),
+            chosen_pin: None,
             command_line,
             agent: None,
             half_done: HalfDone::default(),
@@ -79,6 +87,17 @@ impl Context {
     /// Exit 6: what listens there is not ours.
     pub(crate) async fn running_agent(&mut self) -> Result<Option<AgentClient>, Failure> {
         agent::connect(&self.places, Tolerance::AnyHome).await
+    }
+
+    /// Says what a secret or a touch is about to be used for, once for each different summary.
+    pub(crate) fn tell(&mut self, summary: &[String]) {
+        if self.told == summary {
+            return;
+        }
+        for line in summary {
+            self.ui.say(escape(line));
+        }
+        self.told = summary.to_vec();
     }
 
     /// Says how the command ends if it is interrupted from here on.

@@ -28,6 +28,8 @@ pub(crate) mod exit {
     pub(crate) const LOCKED: u8 = 5;
     /// No agent.
     pub(crate) const NO_AGENT: u8 = 6;
+    /// A card is missing, or was not touched in time.
+    pub(crate) const CARD: u8 = 7;
     /// Done in part.
     pub(crate) const PARTIAL: u8 = 8;
     /// Interrupted, and then nothing half done.

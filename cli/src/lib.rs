@@ -214,8 +214,8 @@ mod tests {
                 "invalid value '2h' for '--for <DURATION>': must be between one second and one hour",
             ),
             (
-                "signet key generate --role root --store piv",
-                "invalid value 'piv' for '--store <STORE>': cards and tokens are not in this release",
+                "signet key generate --role root --store pkcs11:x",
+                "invalid value 'pkcs11:x' for '--store <STORE>': PKCS#11 tokens are not in this release",
             ),
         ] {
             let failure = usage_error(line);

@@ -3,6 +3,9 @@
 //! They are read by the command, never by the agent, and answer only prompts of the command's own
 //! stream. Sources are tried in the order descriptor, file, variable; one that was refused for a
 //! key is not tried again for that key. Of each source the first line counts, without its end.
+//! PINs come from descriptors only, and by rules of their own: [`cards`].
+
+pub(crate) mod cards;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +43,8 @@ pub(crate) struct Secrets {
     refused: BTreeSet<(usize, Question)>,
     /// A second secret is always a new one: the files hold the old.
     changes_secret: bool,
+    /// PINs and management keys, which only descriptors hold.
+    cards: cards::CardSecrets,
     /// The keyring's passphrase became the root keyring's in this command, and so opens it.
     stood_in: bool,
 }
@@ -99,19 +104,13 @@ impl Secrets {
     ///
     /// # Errors
     ///
-    /// Exit 2: a descriptor without its WHAT where none is implied, or one for cards or archives,
-    /// which this release does not have.
+    /// Exit 2: a descriptor without its WHAT where none is implied, or one for archives, which this
+    /// release does not have.
     pub(crate) fn new(
         globals: &Globals,
         command: &Command,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Failure> {
-        if !globals.pin_fd.is_empty() || globals.management_key_fd.is_some() || globals.use_last_try
-        {
-            return Err(Failure::usage(
-                "--pin-fd, --management-key-fd and --use-last-try are for cards, which this release does not have",
-            ));
-        }
         let mut offers = Vec::new();
         for spec in &globals.passphrase_fd {
             for answers in meaning(spec, command)? {
@@ -165,6 +164,7 @@ impl Secrets {
             last: BTreeMap::new(),
             refused: BTreeSet::new(),
             changes_secret: changes_secret(command),
+            cards: cards::CardSecrets::new(globals, command),
             stood_in: false,
         })
     }
@@ -355,7 +355,7 @@ async fn first_line_of(
         Failure::new(
             exit::LOCKED,
             "secret_source",
-            format!("no passphrase from {named}: {why}"),
+            format!("no secret from {named}: {why}"),
         )
     };
     match line {

@@ -5,8 +5,10 @@
 //! one JSON object. Colours appear only on a terminal, and never with `NO_COLOR`. A reader that has
 //! gone away (`signet key list | head`) is no error.
 
+pub(crate) mod card;
 pub(crate) mod terminal;
 pub(crate) mod text;
+pub(crate) mod waiting;
 
 use std::{
     env,
@@ -142,6 +144,16 @@ impl Ui {
     pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Failure> {
         let question = question.to_owned();
         self.ask(move || terminal::confirm(&question)).await
+    }
+
+    /// Asks for a line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ui::confirm`].
+    pub(crate) async fn line(&self, question: &str) -> Result<String, Failure> {
+        let question = question.to_owned();
+        self.ask(move || terminal::line(&question)).await
     }
 
     /// Asks for one of several; the answer is an index.

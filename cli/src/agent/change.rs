@@ -14,7 +14,7 @@ use super::prompt;
 use crate::{
     Context,
     failure::{Failure, exit},
-    ui::text::escape,
+    ui::{text::escape, waiting::WaitLine},
 };
 
 /// Has the agent change something; `file` is what an import sends after its request.
@@ -34,7 +34,7 @@ pub(crate) async fn change(
         prompt_mode: ctx.prompt_mode().into(),
         docker_dir: ctx.docker_dir(),
         assume_yes: ctx.globals.yes,
-        use_last_try: false,
+        use_last_try: ctx.globals.use_last_try,
     };
     // Room for the request, a bundle's largest file in chunks, and one answer.
     let (send, requests) = mpsc::channel(4 + file.len() / MAX_CHUNK);
@@ -55,7 +55,8 @@ pub(crate) async fn change(
         .change(ReceiverStream::new(requests))
         .await?
         .into_inner();
-    while let Some(event) = events.message().await? {
+    let mut line = WaitLine::default();
+    while let Some(event) = line.next(&mut events).await? {
         match event.event {
             Some(Event::Prompt(prompt)) => {
                 let answer = prompt::answer(ctx, prompt).await?;
@@ -64,7 +65,8 @@ pub(crate) async fn change(
             }
             Some(Event::Notice(notice)) => ctx.ui.say(escape(&notice.text)),
             Some(Event::Done(done)) => return Ok(done),
-            Some(Event::Waiting(_)) | None => {}
+            Some(Event::Waiting(waiting)) => line.say(ctx, &waiting),
+            None => {}
         }
     }
     Err(Failure::new(

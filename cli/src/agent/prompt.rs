@@ -4,6 +4,8 @@
 //! order; a question that wants a yes comes from `--yes` or the person. Nobody is asked with
 //! `--no-input`: then the summary goes to stderr, and what no source holds is unavailable.
 
+mod pin;
+
 use signet_proto::v1::{
     self, NeedConfirm, NeedPassphrase, answer::Answer as Given, need_passphrase::What, prompt::Ask,
     secret::Source,
@@ -28,11 +30,26 @@ const MIN_TYPED: usize = 8;
 ///
 /// Exit 5 when a source of secrets was given that cannot be read.
 pub(crate) async fn answer(ctx: &mut Context, prompt: v1::Prompt) -> Result<v1::Answer, Failure> {
+    let yes = ctx.globals.yes;
+    answer_with(ctx, prompt, yes).await
+}
+
+/// As [`answer`]; with `yes` the person has said yes already, in this command.
+///
+/// # Errors
+///
+/// As [`answer`].
+pub(crate) async fn answer_with(
+    ctx: &mut Context,
+    prompt: v1::Prompt,
+    yes: bool,
+) -> Result<v1::Answer, Failure> {
     let given = match prompt.ask {
         Some(Ask::Passphrase(ask)) => passphrase(ctx, &ask).await?,
-        Some(Ask::Confirm(ask)) => confirm(ctx, &ask).await,
+        Some(Ask::Confirm(ask)) => confirm(ctx, &ask, yes || ctx.globals.yes).await,
+        Some(Ask::Pin(ask)) => pin::answer(ctx, &ask).await?,
         // A kind of question that a later agent knows.
-        Some(Ask::Pin(_)) | None => Given::Unavailable(v1::Unavailable {}),
+        None => Given::Unavailable(v1::Unavailable {}),
     };
     Ok(v1::Answer {
         prompt_id: prompt.id,
@@ -50,11 +67,11 @@ async fn passphrase(ctx: &mut Context, ask: &NeedPassphrase) -> Result<Given, Fa
         ));
     }
     if let Some((secret, source)) = ctx.secrets.next(ask).await? {
-        tell_summary(ctx, &ask.summary);
+        ctx.tell(&ask.summary);
         return Ok(secret_of(&secret, source));
     }
     if !ctx.ui.may_ask() {
-        tell_summary(ctx, &ask.summary);
+        ctx.tell(&ask.summary);
         return Ok(Given::Unavailable(v1::Unavailable {}));
     }
     let mut ask = ask.clone();
@@ -139,14 +156,14 @@ fn called(ask: &NeedPassphrase) -> String {
     }
 }
 
-async fn confirm(ctx: &mut Context, ask: &NeedConfirm) -> Given {
+async fn confirm(ctx: &mut Context, ask: &NeedConfirm, yes: bool) -> Given {
     // An override is never answered by --yes.
-    if ctx.globals.yes && ask.rule.is_empty() {
-        tell_summary(ctx, &ask.summary);
+    if yes && ask.rule.is_empty() {
+        ctx.tell(&ask.summary);
         return Given::Yes(true);
     }
     if !ctx.ui.may_ask() {
-        tell_summary(ctx, &ask.summary);
+        ctx.tell(&ask.summary);
         return Given::Unavailable(v1::Unavailable {});
     }
     let lines: Vec<String> = ask.summary.iter().map(|line| escape(line)).collect();
@@ -163,17 +180,6 @@ async fn confirm(ctx: &mut Context, ask: &NeedConfirm) -> Given {
         Asked::Cancelled => Given::Cancelled(v1::Cancelled {}),
         Asked::NoTerminal => Given::Unavailable(v1::Unavailable {}),
     }
-}
-
-/// Says what a secret is about to be used for, once for each different summary.
-fn tell_summary(ctx: &mut Context, summary: &[String]) {
-    if ctx.told == summary {
-        return;
-    }
-    for line in summary {
-        ctx.ui.say(escape(line));
-    }
-    ctx.told = summary.to_vec();
 }
 
 #[cfg(test)]

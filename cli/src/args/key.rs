@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{Reserved, parse_store};
+use super::{Reserved, store::parse_store};
 
 /// `signet key`
 #[derive(Args, Debug)]
@@ -34,8 +34,8 @@ pub(crate) enum KeyCommand {
     Remove(KeyNameArgs),
     /// Change the passphrase of one key in Docker's format
     Passphrase(KeyNameArgs),
-    #[command(hide = true)]
-    Move(Reserved),
+    /// Take a key to one or several YubiKeys, or to another store; the source goes last
+    Move(KeyMoveArgs),
     #[command(hide = true)]
     Revive(Reserved),
 }
@@ -57,7 +57,7 @@ pub(crate) struct KeyGenerateArgs {
     /// The repository it is for, such as docker.io/me/app (targets and snapshot need one)
     #[arg(long, value_name = "GUN")]
     pub(crate) gun: Option<String>,
-    /// Where it goes: file or docker
+    /// Where it goes: file, docker, or a YubiKey: piv, piv:SERIAL, piv:SERIAL:SLOT
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
     /// Kind of key
@@ -66,12 +66,85 @@ pub(crate) struct KeyGenerateArgs {
     /// A name of your own for it
     #[arg(long, value_name = "LABEL")]
     pub(crate) label: Option<String>,
-    /// When a card asks for its PIN (cards only)
-    #[arg(long, value_name = "POLICY", hide = true)]
-    pub(crate) pin_policy: Option<String>,
-    /// When a card wants to be touched (cards only)
-    #[arg(long, value_name = "POLICY", hide = true)]
-    pub(crate) touch_policy: Option<String>,
+    #[command(flatten)]
+    pub(crate) on_card: OnCardArgs,
+}
+
+/// How a key lies on a YubiKey.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct OnCardArgs {
+    /// When the YubiKey wants its PIN: never, once a session, always; fixed for good
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) pin_policy: Option<PinPolicy>,
+    /// When it wants to be touched: never, always, cached (a touch counts for 15 seconds); fixed
+    /// for good
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) touch_policy: Option<TouchPolicy>,
+    /// ID of the key in the slot named by --store: it is lost, the new one takes its place
+    #[arg(long, value_name = "KEYID")]
+    pub(crate) overwrite: Option<String>,
+}
+
+/// `signet key move`
+#[derive(Args, Debug)]
+pub(crate) struct KeyMoveArgs {
+    /// A key ID, a unique prefix of at least 7 digits, a label, or ROLE@GUN
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Where it goes: piv:SERIAL[:SLOT], file or docker; repeat it for the same key on two YubiKeys
+    #[arg(long, value_name = "STORE", value_parser = parse_store, required = true)]
+    pub(crate) store: Vec<String>,
+    /// Go on without a rehearsed backup: a key on a card cannot be copied off it
+    #[arg(long)]
+    pub(crate) no_backup: bool,
+    #[command(flatten)]
+    pub(crate) on_card: OnCardArgs,
+}
+
+/// When a card wants its PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum PinPolicy {
+    /// Never.
+    Never,
+    /// Once a session.
+    Once,
+    /// For each signature.
+    Always,
+}
+
+impl PinPolicy {
+    /// The word on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Once => "once",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// When a card wants to be touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum TouchPolicy {
+    /// Never.
+    Never,
+    /// A touch counts for 15 seconds.
+    Cached,
+    /// For each signature.
+    Always,
+}
+
+impl TouchPolicy {
+    /// The word on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Cached => "cached",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// Kinds of keys that can be made.
@@ -112,7 +185,7 @@ pub(crate) struct KeyImportArgs {
     /// Repository of a key whose file names none
     #[arg(long, value_name = "GUN")]
     pub(crate) gun: Option<String>,
-    /// Where it goes: file or docker
+    /// Where it goes: file, docker, or a YubiKey: piv, piv:SERIAL, piv:SERIAL:SLOT
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
     /// A name of your own for it (one key only)

@@ -64,7 +64,7 @@ fn later_names_take_any_arguments() {
         Command::Backup(_)
     ));
     assert!(parse("signet repo rotate --key root app").is_ok());
-    assert!(parse("signet key move --store docker x").is_ok());
+    assert!(parse("signet key revive --store docker x").is_ok());
 }
 
 #[test]
@@ -73,9 +73,34 @@ fn what_is_unknown_is_a_usage_error() {
         "signet pusch a",
         "signet push",
         "signet push a --store tape",
+        "signet push a --store piv:1:9b",
+        "signet push a --pin-fd work:3",
+        "signet key move x",
+        "signet key generate --role root --pin-policy sometimes",
+        "signet card setup --pin-tries 5",
+        "signet card setup --pin-tries 0 --puk-tries 3",
+        "signet card forget",
+        "signet card attest f9",
         "signet push a --allow everything",
         "signet",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn cards_are_named_by_their_serial() {
+    for line in [
+        "signet card setup 12345678 --label work --pin-tries 5 --puk-tries 5",
+        "signet card pin --puk",
+        "signet card puk 12345678",
+        "signet card attest 9C --serial 12345678",
+        "signet card forget 12345678",
+        "signet card reset 12345678 --confirm 12345678",
+        "signet key move root --store piv:1 --store piv:2:9c --no-backup --touch-policy always",
+        "signet push a --store piv:1 --pin-fd 1:3 --pin-fd 2:4 --use-last-try",
+        "signet doctor",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
 }

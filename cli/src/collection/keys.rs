@@ -6,7 +6,7 @@ use signet_proto::v1::{Creation, KeyChoice, KeyInfo, NewKey};
 use signet_trust::{Gun, KeyId};
 
 use crate::{
-    args::NewKeysArgs,
+    args::{NewKeysArgs, store::names_slot},
     failure::Failure,
     ui::{
         Ui,
@@ -101,6 +101,28 @@ pub(crate) fn none() -> Creation {
         root: Some(choice.clone()),
         targets: Some(choice),
         snapshot: None,
+    }
+}
+
+/// Refuses two new keys for one slot, before either is made.
+///
+/// # Errors
+///
+/// Exit 2.
+pub(crate) fn fit_in_slots(chosen: [&KeyChoice; 2], args: &NewKeysArgs) -> Result<(), Failure> {
+    let slot = args.store.as_deref().filter(|store| names_slot(store));
+    match slot {
+        Some(slot) if chosen.iter().all(|key| key.new_key.is_some()) => {
+            let card = slot.rsplit_once(':').map_or(slot, |(card, _)| card);
+            Err(Failure::usage(format!(
+                "--store {slot}: two keys are to be made, root and targets, and a slot holds one"
+            ))
+            .fix(format!(
+                "--store {card} takes two free slots; or make the root key first: `signet key \
+                 generate --role root --store {slot}`"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -218,6 +240,20 @@ mod tests {
         for name in ["root", "ababab", "nobody", "9999999"] {
             assert_eq!(find_root(&keys, name).unwrap_err().exit, 2, "{name}");
         }
+    }
+
+    #[test]
+    fn two_new_keys_do_not_fit_in_one_slot() {
+        let named = |store: &str| NewKeysArgs {
+            store: Some(store.to_owned()),
+            ..NewKeysArgs::default()
+        };
+        let made = new(&named("piv:1:9c"));
+        let kept = existing("ab");
+        let failure = fit_in_slots([&made, &made], &named("piv:1:9c")).unwrap_err();
+        assert_eq!(failure.exit, 2);
+        assert!(fit_in_slots([&kept, &made], &named("piv:1:9c")).is_ok());
+        assert!(fit_in_slots([&made, &made], &named("piv:1")).is_ok());
     }
 
     #[tokio::test]

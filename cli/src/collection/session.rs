@@ -13,7 +13,7 @@ use crate::{
     Context,
     agent::{AgentClient, prompt},
     failure::{Failure, exit},
-    ui::text::escape,
+    ui::{text::escape, waiting::WaitLine},
 };
 
 /// A stream to the agent. Dropping it is what the agent takes for "client died".
@@ -22,6 +22,7 @@ pub(crate) struct Session {
     // Bounded by what is held in memory anyway: the documents of one collection.
     out: UnboundedSender<SignRequest>,
     events: Streaming<SignEvent>,
+    line: WaitLine,
 }
 
 /// What the agent said, other than questions.
@@ -65,7 +66,11 @@ impl Session {
             .sign(UnboundedReceiverStream::new(requests))
             .await?
             .into_inner();
-        Ok(Self { out, events })
+        Ok(Self {
+            out,
+            events,
+            line: WaitLine::default(),
+        })
     }
 
     /// Begins the request again on the same stream: what was consented to still counts.
@@ -88,7 +93,7 @@ impl Session {
     /// As the agent says: refused, locked, nobody there.
     pub(crate) async fn next(&mut self, ctx: &mut Context) -> Result<Said, Failure> {
         loop {
-            let Some(event) = self.events.message().await? else {
+            let Some(event) = self.line.next(&mut self.events).await? else {
                 return Err(ended());
             };
             return Ok(match event.event {
@@ -113,8 +118,12 @@ impl Session {
                 Some(Event::StaleBase(stale)) => Said::Stale(escape(&stale.reason)),
                 Some(Event::Signed(signed)) => Said::Signed(signed.signatures),
                 Some(Event::Recorded(_)) => Said::Recorded,
+                Some(Event::Waiting(waiting)) => {
+                    self.line.say(ctx, &waiting);
+                    continue;
+                }
                 // An event of a later agent.
-                Some(Event::Waiting(_)) | None => continue,
+                None => continue,
             });
         }
     }

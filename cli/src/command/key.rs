@@ -6,17 +6,21 @@
 mod export;
 mod import;
 mod show;
+mod transfer;
 
 use signet_proto::v1::{
     ChangeKeyPassphrase, GenerateKey, KeyDone, KeyInfo, LabelKey, RemoveKey, key_change::Change,
 };
 
-pub(crate) use show::{problems, table, to_json, versioned};
+pub(crate) use show::{places, problems, table, to_json, versioned};
 
 use crate::{
     Context,
     agent::{change, find::describe},
-    args::{KeyArgs, KeyCommand, KeyGenerateArgs},
+    args::{
+        KeyArgs, KeyCommand, KeyGenerateArgs, OnCardArgs,
+        store::{is_card, names_slot},
+    },
     failure::Failure,
     ui::text::escape,
 };
@@ -54,18 +58,16 @@ pub(crate) async fn run(args: KeyArgs, ctx: &mut Context) -> Result<(), Failure>
             report(ctx, &key, "passphrase changed");
             Ok(())
         }
-        KeyCommand::Move(_) | KeyCommand::Revive(_) => {
+        KeyCommand::Move(args) => transfer::run(args, ctx).await,
+        KeyCommand::Revive(_) => {
             unreachable!("reserved names are refused before a command runs")
         }
     }
 }
 
 async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failure> {
-    if args.pin_policy.is_some() || args.touch_policy.is_some() {
-        return Err(Failure::usage(
-            "--pin-policy and --touch-policy are for cards, which this release does not have",
-        ));
-    }
+    let stores: Vec<String> = args.store.iter().cloned().collect();
+    let wire = on_card(&args.on_card, &stores)?;
     if matches!(args.role.as_str(), "targets" | "snapshot") && args.gun.is_none() {
         return Err(
             Failure::usage(format!("a {} key is for one repository", args.role))
@@ -81,7 +83,9 @@ async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failur
             .map_or("", |algorithm| algorithm.as_str())
             .to_owned(),
         label: args.label.unwrap_or_default(),
-        ..GenerateKey::default()
+        pin_policy: wire.pin_policy,
+        touch_policy: wire.touch_policy,
+        overwrite: wire.overwrite,
     });
     let key = key_of(change(ctx, wanted, &[]).await?);
     if ctx.ui.is_json() {
@@ -90,8 +94,48 @@ async fn generate(args: KeyGenerateArgs, ctx: &mut Context) -> Result<(), Failur
         ctx.ui.data(&key.key_id);
         ctx.ui
             .say(format_args!("made {}{}", describe(&key), at(&key)));
+        for place in places(&key) {
+            ctx.ui.say(format_args!("  {place}"));
+        }
     }
     Ok(())
+}
+
+/// What the wire says of a key on a card.
+struct OnCard {
+    pin_policy: String,
+    touch_policy: String,
+    overwrite: String,
+}
+
+/// The flags for keys on cards, as they go on the wire.
+///
+/// # Errors
+///
+/// Exit 2: they make no sense for these stores.
+fn on_card(args: &OnCardArgs, stores: &[String]) -> Result<OnCard, Failure> {
+    let is_set = args.pin_policy.is_some() || args.touch_policy.is_some();
+    // Without a store the agent's default decides, and says so if it is no card.
+    if is_set && !stores.is_empty() && !stores.iter().any(|store| is_card(store)) {
+        return Err(
+            Failure::usage("--pin-policy and --touch-policy are for keys on a YubiKey")
+                .fix("--store piv, piv:SERIAL or piv:SERIAL:SLOT"),
+        );
+    }
+    if args.overwrite.is_some() && !stores.iter().any(|store| names_slot(store)) {
+        return Err(Failure::usage(
+            "--overwrite names the key that is lost, and --store must name its slot",
+        )
+        .fix("--store piv:SERIAL:SLOT; `signet card list` shows which key is where"));
+    }
+    Ok(OnCard {
+        pin_policy: args.pin_policy.map_or("", |policy| policy.as_str()).into(),
+        touch_policy: args
+            .touch_policy
+            .map_or("", |policy| policy.as_str())
+            .into(),
+        overwrite: args.overwrite.clone().unwrap_or_default(),
+    })
 }
 
 /// The key that a change was about.

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use signet_proto::v1::{CollectionInfo, ListKeysReply, StatusReply, StatusRequest};
 
-use super::key;
+use super::{card, key};
 use crate::{
     Context,
     collection::server::configured_servers,
@@ -148,9 +148,17 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
     for line in key::table(&keys.keys) {
         ctx.ui.data(line);
     }
+    if !status.cards.is_empty() {
+        ctx.ui.data("");
+    }
+    for line in card::table(&status.cards) {
+        ctx.ui.data(line);
+    }
     // Facts like the others here: on stdout, unlike warnings beside other work.
     let warnings = warnings(ctx, status);
-    let problems = key::problems(&keys.keys, &keys.problems);
+    let mut problems = key::problems(&keys.keys, &keys.problems);
+    problems.extend(card::warnings(&status.cards));
+    problems.extend(status.card_problems.iter().cloned());
     if !warnings.is_empty() || !problems.is_empty() {
         ctx.ui.data("");
     }
@@ -181,6 +189,8 @@ fn to_json(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) -> Value {
         "server": server(ctx),
         "servers": configured_servers(ctx).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "keys": keys.keys.iter().map(key::to_json).collect::<Vec<_>>(),
+        "cards": status.cards.iter().map(card::to_json).collect::<Vec<_>>(),
+        "card_problems": status.card_problems,
         "problems": keys.problems,
         "collections": status.collections.iter().map(|one| json!({
             "gun": one.gun,

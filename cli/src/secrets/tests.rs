@@ -249,12 +249,6 @@ fn an_unreadable_source_is_named() {
 }
 
 #[test]
-fn cards_are_refused_in_words() {
-    let failure = secrets("signet push a --pin-fd 3", &[]).unwrap_err();
-    assert!(failure.message.contains("cards"), "{failure}");
-}
-
-#[test]
 fn what_stood_in_for_the_root_keyring_opens_it_for_the_rest_of_the_command() {
     let held = file("from-file\n");
     let path = held.path().to_str().unwrap();

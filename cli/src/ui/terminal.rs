@@ -80,6 +80,16 @@ pub(crate) fn show(lines: &[String]) -> bool {
         .all(|line| writeln!(terminal, "{line}").is_ok())
 }
 
+/// Whether this process has a terminal.
+pub(crate) fn is_there() -> bool {
+    open().is_ok()
+}
+
+/// Prints bytes on the terminal as they are; whether there is one.
+pub(crate) fn show_bytes(bytes: &[u8]) -> bool {
+    open().is_ok_and(|mut terminal| terminal.write_all(bytes).is_ok())
+}
+
 /// Reads one line without echo.
 pub(crate) fn secret(prompt: &str) -> Asked<Typed> {
     let Ok(mut terminal) = open() else {
@@ -141,6 +151,17 @@ pub(crate) fn confirm(question: &str) -> Asked<bool> {
             .default(false)
             .wait_for_newline(true)
             .interact_on_opt(terminal)
+    })
+}
+
+/// One line that may be seen.
+pub(crate) fn line(question: &str) -> Asked<String> {
+    on_terminal(|terminal| {
+        dialoguer::Input::<String>::new()
+            .with_prompt(question)
+            .allow_empty(true)
+            .interact_on(terminal)
+            .map(Some)
     })
 }
 

@@ -67,6 +67,7 @@ impl Run<'_> {
             };
             let targets =
                 keys::targets(&self.keys, &self.image.gun, self.new_keys, &ctx.ui).await?;
+            keys::fit_in_slots([&root, &targets], self.new_keys)?;
             v1::Creation {
                 root: Some(root),
                 targets: Some(targets),

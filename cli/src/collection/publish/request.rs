@@ -95,7 +95,7 @@ impl Run<'_> {
             docker_dir: ctx.docker_dir(),
             explicit_init: *self.change == Change::Init,
             refetched: self.refetched,
-            use_last_try: false,
+            use_last_try: ctx.globals.use_last_try,
         }
     }
 }

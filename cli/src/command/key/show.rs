@@ -2,13 +2,16 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use signet_proto::v1::{KeyInfo, PublicKey};
+use signet_proto::v1::{KeyInfo, KeyOnCard, PublicKey};
 
 use crate::{
     Context,
     agent::find::find,
     failure::Failure,
-    ui::text::{columns, escape, local_time, rfc3339, short_id},
+    ui::{
+        card::placed,
+        text::{columns, escape, local_time, rfc3339, short_id},
+    },
 };
 
 /// Prints every key.
@@ -68,6 +71,10 @@ pub(crate) async fn one(name: &str, ctx: &mut Context) -> Result<(), Failure> {
     if !key.encrypted && !key.path.is_empty() {
         row("encrypted", "no: whoever can read the file has the key");
     }
+    for place in &key.cards {
+        row("card", &on_card(place));
+        row("attestation", &place.attestation);
+    }
     for gun in &key.used_by {
         row("signs", gun);
     }
@@ -82,6 +89,51 @@ pub(crate) async fn one(name: &str, ctx: &mut Context) -> Result<(), Failure> {
         ctx.ui.data(pem.trim_end());
     }
     Ok(())
+}
+
+/// Where a key lies on cards, one line each.
+pub(crate) fn places(key: &KeyInfo) -> Vec<String> {
+    key.cards
+        .iter()
+        .flat_map(|place| {
+            let attested = (!place.attestation.is_empty())
+                .then(|| format!("attestation: {}", place.attestation));
+            std::iter::once(on_card(place)).chain(attested)
+        })
+        .map(|line| escape(&line))
+        .collect()
+}
+
+/// A place on a card: which card and slot, and how the key lies there.
+fn on_card(place: &KeyOnCard) -> String {
+    let mut facts = vec![placed(place.card.as_ref())];
+    let mut fact = |name: &str, value: &str| {
+        if !value.is_empty() {
+            facts.push(format!("{name}{value}"));
+        }
+    };
+    fact("", &place.origin);
+    fact("PIN ", &place.pin_policy);
+    fact("touch ", &place.touch_policy);
+    fact("firmware ", &place.firmware);
+    if !place.present {
+        facts.push("not plugged in".into());
+    }
+    facts.join(", ")
+}
+
+/// The slots of cards that hold a key, short: `12345678:9c 23456789:9c`.
+fn store_cell(key: &KeyInfo) -> String {
+    if key.cards.is_empty() {
+        return key.store.clone();
+    }
+    let places: Vec<String> = key
+        .cards
+        .iter()
+        .filter_map(|place| place.card.as_ref())
+        .map(|card| format!("{}:{}", card.serial, card.slot))
+        .collect();
+    format!("{} {}", key.store, places.join(" "))
 }
 
 /// The keys, one a line below a head; nothing for no keys.
@@ -111,7 +163,7 @@ pub(crate) fn table(keys: &[KeyInfo]) -> Vec<String> {
             short_id(&key.key_id).to_owned(),
             or_dash(&key.role),
             or_dash(&key.gun),
-            or_dash(&key.store),
+            or_dash(&store_cell(key)),
             or_dash(&key.algorithm),
             or_dash(&key.state),
             escape(&key.label),
@@ -147,6 +199,20 @@ pub(crate) fn to_json(key: &KeyInfo) -> Value {
         "problem": text(&key.problem),
         "used_opaque": key.used_opaque,
         "used_by": key.used_by,
+        "cards": key.cards.iter().map(|place| {
+            let card = place.card.clone().unwrap_or_default();
+            json!({
+                "serial": card.serial,
+                "label": text(&card.label),
+                "slot": card.slot,
+                "present": place.present,
+                "pin_policy": text(&place.pin_policy),
+                "touch_policy": text(&place.touch_policy),
+                "origin": text(&place.origin),
+                "attestation": text(&place.attestation),
+                "firmware": text(&place.firmware),
+            })
+        }).collect::<Vec<_>>(),
         "public": key.public.as_ref().map(|public| json!({
             "type": public.key_type,
             "pem": public_pem(public),
@@ -185,6 +251,8 @@ fn public_pem(public: &PublicKey) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use signet_proto::v1::CardName;
+
     use super::*;
 
     fn key() -> KeyInfo {
@@ -215,6 +283,37 @@ mod tests {
             table[2].starts_with("cdcdcdcdcd  -") && table[2].ends_with("x\\u{1b}"),
             "{table:?}"
         );
+    }
+
+    #[test]
+    fn a_key_on_two_cards_shows_both_places() {
+        let place = |serial, present| KeyOnCard {
+            card: Some(CardName {
+                serial,
+                label: "work".into(),
+                slot: "9c".into(),
+            }),
+            present,
+            pin_policy: "once".into(),
+            touch_policy: "always".into(),
+            origin: "generated".into(),
+            attestation: "verified: made on YubiKey 5.7.1".into(),
+            firmware: "5.7.1".into(),
+        };
+        let key = KeyInfo {
+            store: "piv".into(),
+            cards: vec![place(7, true), place(8, false)],
+            ..key()
+        };
+        assert!(table(std::slice::from_ref(&key))[1].contains("piv 7:9c 8:9c"));
+        let places = places(&key);
+        assert_eq!(
+            places[0],
+            "YubiKey 'work' (serial 7), slot 9c, generated, PIN once, touch always, firmware 5.7.1"
+        );
+        assert!(places[1].starts_with("attestation: verified"));
+        assert!(places[2].ends_with("not plugged in"));
+        crate::schema::assert_fits("signet key show", &versioned(to_json(&key)));
     }
 
     #[test]
