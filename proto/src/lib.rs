@@ -3,6 +3,7 @@
 //! The contract is `proto/signet/v1/signet.proto`; its comments are the documentation.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod endpoint;
 
 /// Version 1 of the protocol.
