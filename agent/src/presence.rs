@@ -7,6 +7,8 @@
 pub mod prepared;
 pub mod stream;
 
+use std::{fmt, time::Duration};
+
 use signet_trust::KeyId;
 
 use crate::key::Secret;
@@ -22,6 +24,73 @@ pub enum SecretName {
     Key(KeyId),
     /// Encrypts an exported copy.
     Export,
+    /// PIN of the card with this serial number.
+    Pin(u32),
+    /// PUK of the card with this serial number.
+    Puk(u32),
+    /// Management key of the card with this serial number, in hexadecimal.
+    ManagementKey(u32),
+}
+
+/// A card as a person knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CardName {
+    /// Printed on it.
+    pub serial: u32,
+    /// Given here; empty if none.
+    pub label: String,
+    /// The slot that matters, empty if none does.
+    pub slot: String,
+}
+
+impl fmt::Display for CardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.label.is_empty() {
+            write!(f, "YubiKey {}", self.serial)
+        } else {
+            write!(f, "YubiKey {} ({:?})", self.serial, self.label)
+        }
+    }
+}
+
+/// What a question for a card's secret says beyond [`SecretRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OfCard {
+    /// Which card, and slot if a key is to be used.
+    pub card: CardName,
+    /// Tries before the card blocks it, 0: not known.
+    pub tries_left: u8,
+    /// The key to be used.
+    pub key: Option<KeyId>,
+    /// Cards that the request speaks to.
+    pub cards: u32,
+}
+
+/// What a request waits for while nobody need type. The store's thread says it before it blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The card waits for a finger: said after this time, unless it is over by then.
+    Touch {
+        /// Which card and slot.
+        card: CardName,
+        /// Facts of the key.
+        role: String,
+        /// GUN of the key, empty if none.
+        gun: String,
+        /// Label of the key, empty if none.
+        label: String,
+        /// How long the card may take before it surely waits for a finger.
+        after: Duration,
+    },
+    /// Another program may hold the card: said after this time, unless it is over by then.
+    Busy {
+        /// Which card.
+        card: CardName,
+        /// How long others may take.
+        after: Duration,
+    },
+    /// What was said last is over.
+    Over,
 }
 
 /// A question for a secret.
@@ -41,6 +110,8 @@ pub struct SecretRequest {
     pub refused: String,
     /// Answers that may still be given, this one included.
     pub attempts_left: u32,
+    /// For the secrets of cards.
+    pub card: Option<OfCard>,
 }
 
 /// Why there is no secret.
@@ -111,4 +182,17 @@ pub trait Presence: Send {
 
     /// Tells the presence that the secret of this name was accepted with this grade (0: held).
     fn accepted(&mut self, name: &SecretName, grade: u32);
+
+    /// Whether the last try of a PIN may be spent.
+    fn use_last_try(&self) -> bool {
+        false
+    }
+
+    /// Tells whoever waits for the request what it waits for. Never blocks.
+    fn waits(&mut self, wait: Wait) {
+        let _ = wait;
+    }
+
+    /// A finger touched the card for this request: grade 4, unless an earlier touch may have done.
+    fn touched(&mut self) {}
 }

@@ -25,6 +25,7 @@ pub mod docker;
 pub mod file;
 pub mod hold;
 mod opened;
+pub mod piv;
 
 pub use docker::DockerStore;
 pub use file::FileStore;
@@ -238,6 +239,9 @@ pub trait KeyStore: Send {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// A card did not do it.
+    #[error(transparent)]
+    Card(#[from] piv::CardFault),
     /// The passphrase chosen for something new cannot be used.
     #[error("the new passphrase for {what} cannot be used: {why}")]
     BadPassphrase {
@@ -333,6 +337,7 @@ impl StoreError {
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         Some(match self {
+            Self::Card(fault) => return fault.fix(),
             Self::Damaged { path, .. } | Self::WrongId { path, .. } => format!(
                 "put {} back from a backup; other keys are not affected",
                 path.display()

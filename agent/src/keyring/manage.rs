@@ -299,6 +299,7 @@ impl Keyring {
                     new_secret: true,
                     refused: String::new(),
                     attempts_left: 1,
+                    card: None,
                 };
                 let given = person.ask(stream, &ask).await?;
                 let passphrase = Arc::new(given.ok_or(NOBODY)?.0.secret);

@@ -5,7 +5,11 @@
 //! [`NoSecret::Unavailable`] and ends; the request's task sees what was wanted, asks the person,
 //! and calls the store again.
 
-use super::{Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed, Wait,
+};
 use crate::key::Secret;
 
 /// Answers for one secret before the request is refused.
@@ -31,7 +35,12 @@ pub struct Prepared {
     wrong: Vec<(SecretName, u32)>,
     wanted: Option<SecretRequest>,
     grade: u32,
+    use_last_try: bool,
+    waits: Option<UnboundedSender<Wait>>,
 }
+
+/// What a touch is worth.
+const TOUCHED: u32 = 4;
 
 impl Prepared {
     /// Nothing given yet.
@@ -46,7 +55,19 @@ impl Prepared {
             wrong: Vec::new(),
             wanted: None,
             grade: 0,
+            use_last_try: false,
+            waits: None,
         }
+    }
+
+    /// Sets whether the last try of a PIN may be spent.
+    pub fn set_use_last_try(&mut self, may: bool) {
+        self.use_last_try = may;
+    }
+
+    /// Sets who is told what the request waits for.
+    pub fn tell(&mut self, waits: UnboundedSender<Wait>) {
+        self.waits = Some(waits);
     }
 
     /// Begins a call of a store, in which held secrets may or may not be used.
@@ -140,6 +161,21 @@ impl Presence for Prepared {
     fn accepted(&mut self, _name: &SecretName, grade: u32) {
         self.grade = self.grade.max(grade);
     }
+
+    fn use_last_try(&self) -> bool {
+        self.use_last_try
+    }
+
+    fn waits(&mut self, wait: Wait) {
+        if let Some(waits) = &self.waits {
+            // A request that has ended needs to be told nothing.
+            let _ = waits.send(wait);
+        }
+    }
+
+    fn touched(&mut self) {
+        self.grade = TOUCHED;
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +191,7 @@ mod tests {
             new_secret: false,
             refused: refused.to_owned(),
             attempts_left: 3,
+            card: None,
         }
     }
 

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use signet_proto::v1::{
-    self, Answer, NeedConfirm, NeedPassphrase, Prompt, answer, need_passphrase, prompt,
+    self, Answer, NeedConfirm, NeedPassphrase, NeedPin, Prompt, Waiting, answer, need_passphrase,
+    need_pin, prompt,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Given, NoSecret, SecretName, SecretRequest, Typed, UNKNOWN};
+use super::{CardName, Given, NoSecret, SecretName, SecretRequest, Typed, UNKNOWN};
 use crate::{key::Secret, keyring::Fault};
 
 /// How long a person has for one answer.
@@ -37,6 +38,12 @@ pub trait Carries: Sized + Send + 'static {
 
     /// A prompt as an event.
     fn ask(prompt: Prompt) -> Self::Event;
+
+    /// What is waited for as an event; `None` where a service has no such event.
+    fn wait(waiting: Waiting) -> Option<Self::Event> {
+        let _ = waiting;
+        None
+    }
 
     /// The answer in a message, or the message back.
     ///
@@ -203,7 +210,14 @@ impl<M: Carries> Stream<M> {
         ask: &SecretRequest,
         summary: &[String],
     ) -> Result<(Given, Typed), Fault> {
+        if let Some(need) = need_pin(ask, summary) {
+            return self.answered_secret(prompt::Ask::Pin(need)).await;
+        }
         let (what, key_id) = match &ask.name {
+            // Above.
+            SecretName::Pin(_) | SecretName::Puk(_) | SecretName::ManagementKey(_) => {
+                return Err(Fault::Internal("a card's secret without its card"));
+            }
             SecretName::Keyring => (need_passphrase::What::Keyring, String::new()),
             SecretName::Root => (need_passphrase::What::Root, String::new()),
             // An imported file that nobody has named has no ID yet.
@@ -222,7 +236,23 @@ impl<M: Carries> Stream<M> {
             refused: ask.refused.clone(),
             summary: summary.to_vec(),
         };
-        match self.ask(prompt::Ask::Passphrase(need)).await? {
+        self.answered_secret(prompt::Ask::Passphrase(need)).await
+    }
+
+    /// Tells the caller what the request waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`].
+    pub async fn wait(&self, waiting: Waiting) -> Result<(), Fault> {
+        match M::wait(waiting) {
+            Some(event) => self.send(event).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn answered_secret(&mut self, ask: prompt::Ask) -> Result<(Given, Typed), Fault> {
+        match self.ask(ask).await? {
             Some(answer::Answer::Secret(v1::Secret { value, source })) => {
                 let secret = Secret::new(value);
                 let typed = match v1::secret::Source::try_from(source) {
@@ -322,6 +352,43 @@ impl<M: Carries> Stream<M> {
             ));
         }
         Ok(())
+    }
+}
+
+/// A question for a card's secret on the wire; `None` for others.
+fn need_pin(ask: &SecretRequest, summary: &[String]) -> Option<NeedPin> {
+    use need_pin::What;
+
+    let of = ask.card.as_ref()?;
+    let what = match (&ask.name, ask.new_secret) {
+        (SecretName::Pin(_), false) => What::Pin,
+        (SecretName::Pin(_), true) => What::NewPin,
+        (SecretName::Puk(_), false) => What::Puk,
+        (SecretName::Puk(_), true) => What::NewPuk,
+        (SecretName::ManagementKey(_), _) => What::ManagementKey,
+        _ => return None,
+    };
+    Some(NeedPin {
+        what: what.into(),
+        card: Some(card_name(&of.card)),
+        tries_left: of.tries_left.into(),
+        refused: ask.refused.clone(),
+        cards: of.cards.max(1),
+        key_id: of.key.map(|id| id.to_string()).unwrap_or_default(),
+        role: ask.role.clone(),
+        gun: ask.gun.clone(),
+        label: ask.label.clone(),
+        summary: summary.to_vec(),
+    })
+}
+
+/// A card's name on the wire.
+#[must_use]
+pub fn card_name(card: &CardName) -> v1::CardName {
+    v1::CardName {
+        serial: card.serial,
+        label: card.label.clone(),
+        slot: card.slot.clone(),
     }
 }
 

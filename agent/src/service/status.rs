@@ -145,6 +145,7 @@ fn ledger(error: &LedgerError) -> &'static str {
 
 fn store(error: &StoreError) -> (u32, &'static str) {
     match error {
+        StoreError::Card(fault) => fault.kind(),
         StoreError::BadPassphrase { .. } => (exit::LOCKED, "bad_passphrase"),
         StoreError::Changed { .. } => (exit::FAILED, "changed"),
         StoreError::Damaged { .. } => (exit::FAILED, "damaged"),

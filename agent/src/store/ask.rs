@@ -31,6 +31,9 @@ pub(crate) fn what(name: &SecretName) -> String {
         SecretName::Root => "the root keyring".to_owned(),
         SecretName::Key(id) => format!("key {id}"),
         SecretName::Export => "the exported copy".to_owned(),
+        SecretName::Pin(serial) => format!("the PIN of YubiKey {serial}"),
+        SecretName::Puk(serial) => format!("the PUK of YubiKey {serial}"),
+        SecretName::ManagementKey(serial) => format!("the management key of YubiKey {serial}"),
     }
 }
 
@@ -44,6 +47,7 @@ pub(crate) fn plain(name: SecretName) -> SecretRequest {
         new_secret: false,
         refused: String::new(),
         attempts_left: ATTEMPTS,
+        card: None,
     }
 }
 

@@ -76,6 +76,7 @@ impl Keyring {
                     new_secret: false,
                     refused: String::new(),
                     attempts_left: ATTEMPTS,
+                    card: None,
                 };
                 unlock(&file, ask, person, stream).await?.map_err(failed)?
             }

@@ -1,0 +1,528 @@
+//! A YubiKey as a store: its keys sign on the card, and never leave it.
+//!
+//! One [`CardStore`] is one card in one reader, with a thread of its own. What the card is and holds
+//! is read once, when it arrives; a signature is VERIFY, GENERAL AUTHENTICATE and "forget the PIN"
+//! in one transaction, and reads nothing. Nobody is asked for anything within a transaction: a PIN
+//! that is wanted ends the call, and the request comes again with it. A PIN that the card refused is
+//! not sent again, and the last try is never spent unasked.
+//!
+//! Only `store/piv/{pcsc,hotplug}.rs` know PC/SC; the rest speaks to [`card::Card`].
+
+mod admin;
+mod apdu;
+mod applet;
+pub mod attest;
+pub mod card;
+mod certificate;
+mod encode;
+pub mod facts;
+mod fault;
+#[cfg(feature = "piv")]
+pub mod hotplug;
+#[cfg(feature = "piv")]
+mod pcsc;
+pub mod pin;
+mod provision;
+mod sign;
+mod slot;
+pub mod tlv;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use signet_trust::{Algorithm, KeyId, PrivateKey};
+
+pub use self::{
+    admin::{Made, NewOnCard, Recovery, SetUp},
+    facts::{CardFacts, SlotFacts},
+    fault::CardFault,
+    slot::{BadSlot, PinPolicy, Slot, TouchPolicy, Version},
+};
+use self::{
+    card::{Card, CardError, Reader},
+    pin::Held,
+};
+use super::{
+    Hint, KeyStore, Listing, NewKey, Purpose, StoreError, StoredKey,
+    hold::{Clock, system_clock},
+};
+use crate::{
+    key::Secret,
+    presence::{CardName, Presence, RequestId},
+};
+
+/// How a card is to be treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardSettings {
+    /// The PIN is not taken back after each signature: one exchange instead of three, and any other
+    /// program of this user may sign meanwhile.
+    pub leave_verified: bool,
+    /// An unused connection is given back after this time.
+    pub idle: Duration,
+    /// How long a PIN is held.
+    pub hold: Duration,
+    /// What attestations are verified against.
+    pub roots: Arc<Vec<Vec<u8>>>,
+}
+
+/// A connection is given back after this time without use, unless configured otherwise: long enough
+/// for the signatures of a push, short enough for other programs.
+pub const DEFAULT_IDLE: Duration = Duration::from_secs(30);
+
+impl Default for CardSettings {
+    fn default() -> Self {
+        Self {
+            leave_verified: false,
+            idle: DEFAULT_IDLE,
+            hold: super::hold::DEFAULT_HOLD,
+            roots: Arc::default(),
+        }
+    }
+}
+
+/// Told whenever more is known of the card, or less.
+pub type Publish = Box<dyn Fn(&Arc<CardFacts>) + Send>;
+
+/// One card in one reader.
+pub struct CardStore {
+    reader: Box<dyn Reader>,
+    card: Option<Box<dyn Card>>,
+    /// The application is selected, as far as we know.
+    selected: bool,
+    facts: Option<Arc<CardFacts>>,
+    label: String,
+    settings: CardSettings,
+    held: Held,
+    /// The request whose own PIN the card took: its tries need not be looked at again.
+    good: Option<RequestId>,
+    /// PINs that the card refused, each for the request that gave it.
+    refused: Vec<(RequestId, Secret)>,
+    /// `leave_verified`: the card knows the PIN.
+    verified: bool,
+    last_touch: Option<Instant>,
+    last_use: Instant,
+    hints: HashMap<KeyId, Hint>,
+    publish: Publish,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for CardStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CardStore")
+            .field("reader", &self.reader.name())
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CardStore {
+    /// The card in `reader`; nothing is opened yet.
+    #[must_use]
+    pub fn new(reader: Box<dyn Reader>, settings: CardSettings, publish: Publish) -> Self {
+        Self {
+            reader,
+            card: None,
+            selected: false,
+            facts: None,
+            label: String::new(),
+            settings,
+            held: Held::default(),
+            good: None,
+            refused: Vec::new(),
+            verified: false,
+            last_touch: None,
+            last_use: Instant::now(),
+            hints: HashMap::new(),
+            publish,
+            clock: system_clock(),
+        }
+    }
+
+    /// Reads what the card is and holds.
+    ///
+    /// # Errors
+    ///
+    /// [`CardFault`].
+    pub fn arrive(&mut self) -> Result<Arc<CardFacts>, CardFault> {
+        let foreign = |store: &Self, why: &str| CardFault::Foreign {
+            reader: store.reader.name().to_owned(),
+            why: why.to_owned(),
+        };
+        let mut found = None;
+        self.card = None;
+        let read = self.on_card(&mut |card| {
+            match applet::select(card) {
+                Err(CardError::Status(_)) => {
+                    found = Some(Err("it has no PIV application"));
+                    return Ok(());
+                }
+                done => done?,
+            }
+            match facts::read(card) {
+                Ok(facts) => found = Some(Ok(facts)),
+                // Every YubiKey tells its version and serial number.
+                Err(CardError::Status(_) | CardError::Malformed(_)) => {
+                    found = Some(Err("it tells neither version nor serial number"));
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        read.map_err(|error| self.unreachable(error))?;
+        let facts = match found {
+            Some(Ok(facts)) if facts.version < Version::OLDEST => {
+                let why = format!("its firmware {} is too old", facts.version);
+                return Err(foreign(self, &why));
+            }
+            Some(Ok(facts)) => facts,
+            Some(Err(why)) => return Err(foreign(self, why)),
+            None => return Err(CardFault::System("a card was not read")),
+        };
+        self.selected = true;
+        Ok(self.set_facts(facts))
+    }
+
+    /// What is known of the card.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Arc<CardFacts>> {
+        self.facts.as_ref()
+    }
+
+    /// Sets its label and how it is to be treated, once its serial number is known.
+    pub fn configure(&mut self, label: String, settings: CardSettings) {
+        self.label = label;
+        self.settings = settings;
+    }
+
+    /// Whether a PIN is held.
+    #[must_use]
+    pub fn holds_pin(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Its name, without a slot.
+    #[must_use]
+    pub fn name_of(&self) -> CardName {
+        CardName {
+            serial: self.facts.as_ref().map_or(0, |facts| facts.serial),
+            label: self.label.clone(),
+            slot: String::new(),
+        }
+    }
+
+    fn name_in(&self, slot: Slot) -> CardName {
+        CardName {
+            slot: slot.to_string(),
+            ..self.name_of()
+        }
+    }
+
+    /// Reads again what may change while the card stays: tries and defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`CardFault`].
+    pub fn refresh(&mut self) -> Result<Arc<CardFacts>, CardFault> {
+        let Some(facts) = &self.facts else {
+            return self.arrive();
+        };
+        let mut facts = CardFacts::clone(facts);
+        self.ready()?;
+        self.on_card(&mut |card| facts::read_credentials(card, &mut facts))
+            .map_err(|error| self.unreachable(error))?;
+        Ok(self.set_facts(facts))
+    }
+
+    fn set_facts(&mut self, facts: CardFacts) -> Arc<CardFacts> {
+        let facts = Arc::new(facts);
+        if self.facts.as_ref() != Some(&facts) {
+            (self.publish)(&facts);
+        }
+        self.facts = Some(Arc::clone(&facts));
+        facts
+    }
+
+    fn change_facts(&mut self, change: impl FnOnce(&mut CardFacts)) {
+        if let Some(facts) = &self.facts {
+            let mut facts = CardFacts::clone(facts);
+            change(&mut facts);
+            self.set_facts(facts);
+        }
+    }
+
+    fn set_tries(&mut self, tries: u8) {
+        self.change_facts(|facts| facts.pin_tries = Some(tries));
+    }
+
+    /// One transaction on an open card; a broken connection is dropped.
+    fn on_card(&mut self, work: card::Work<'_>) -> Result<(), CardError> {
+        self.last_use = Instant::now();
+        let card = match &mut self.card {
+            Some(card) => card,
+            None => {
+                self.selected = false;
+                self.verified = false;
+                self.card.insert(self.reader.connect()?)
+            }
+        };
+        let done = card.transaction(work);
+        self.last_use = Instant::now();
+        if done
+            .as_ref()
+            .is_err_and(|error| !matches!(error, CardError::Status(_) | CardError::Malformed(_)))
+        {
+            self.let_go();
+        }
+        done
+    }
+
+    fn let_go(&mut self) {
+        self.card = None;
+        self.selected = false;
+        self.verified = false;
+    }
+
+    /// Sees to it that the card is the one that is meant, and its application selected: after a
+    /// reconnection the serial number and a known public key are looked at, before a PIN goes there.
+    fn ready(&mut self) -> Result<(), CardFault> {
+        if self.card.is_some() && self.selected {
+            return Ok(());
+        }
+        let Some(facts) = self.facts.clone() else {
+            return self.arrive().map(drop);
+        };
+        let mut same = false;
+        let mut look = |store: &mut Self| {
+            store.on_card(&mut |card| {
+                applet::select(card)?;
+                same = applet::version(card)? == facts.version
+                    && applet::serial(card, facts.version)? == facts.serial;
+                if let Some(known) = facts.slots.iter().find(|slot| slot.public.is_some()) {
+                    let found = facts::read_slot(card, known.slot, facts.version)?;
+                    same &= found.is_some_and(|found| found.public == known.public);
+                }
+                Ok(())
+            })
+        };
+        let looked = match look(self) {
+            // One more connection: the first after a removal may be answered by the old session.
+            Err(error) if error.is_of_the_connection() => look(self),
+            looked => looked,
+        };
+        match looked {
+            Ok(()) | Err(CardError::Status(_) | CardError::Malformed(_)) if !same => {
+                self.held.drop_all();
+                self.let_go();
+                let name = self.name_of();
+                // Another card, or the same with other keys: what is known of it is void.
+                self.facts = None;
+                Err(CardFault::Swapped(name))
+            }
+            Ok(()) => {
+                self.selected = true;
+                Ok(())
+            }
+            Err(error) => Err(self.unreachable(error)),
+        }
+    }
+
+    /// What an error of the connection means.
+    fn unreachable(&self, error: CardError) -> CardFault {
+        let card = match &self.facts {
+            Some(_) => self.name_of().to_string(),
+            None => format!("the card in {:?}", self.reader.name()),
+        };
+        match error {
+            CardError::Busy => CardFault::Busy {
+                card,
+                holder: "another program".to_owned(),
+            },
+            CardError::Denied => CardFault::Denied,
+            CardError::NoService => CardFault::NoService,
+            CardError::Gone => {
+                CardFault::Missing(self.facts.iter().map(|_| self.name_of()).collect())
+            }
+            CardError::Malformed(why) => CardFault::Malformed {
+                card: self.name_of(),
+                why: why.to_owned(),
+            },
+            source => CardFault::Reach { card, source },
+        }
+    }
+
+    /// What the card's word means that ended `what`.
+    fn failed(&self, what: &'static str, error: CardError) -> CardFault {
+        let card = self.name_of();
+        match error {
+            CardError::Status(apdu::FULL) => CardFault::NoRoom(card),
+            CardError::Status(status) => CardFault::Status { card, what, status },
+            error => self.unreachable(error),
+        }
+    }
+}
+
+/// The part that matters to the keyring's own stores.
+impl KeyStore for CardStore {
+    fn name(&self) -> &'static str {
+        "piv"
+    }
+
+    fn list(&mut self) -> Result<Listing, StoreError> {
+        let facts = match &self.facts {
+            Some(facts) => Arc::clone(facts),
+            None => self.arrive()?,
+        };
+        let name = self.name_of();
+        let keys = facts.slots.iter().filter_map(|slot| {
+            Some(StoredKey {
+                id: slot.id?,
+                role: (slot.subject.as_deref() == Some("root")).then(|| "root".to_owned()),
+                gun: None,
+                public: slot.public.clone(),
+                path: format!("piv:{}:{}", facts.serial, slot.slot).into(),
+                encrypted: slot.pin != Some(PinPolicy::Never),
+                problem: slot.problem.clone(),
+            })
+        });
+        let problems = facts.slots.iter().filter_map(|slot| {
+            let problem = slot.problem.as_ref().filter(|_| slot.id.is_none())?;
+            Some(format!("slot {} of {name}: {problem}", slot.slot))
+        });
+        Ok(Listing {
+            keys: keys.collect(),
+            problems: problems.collect(),
+        })
+    }
+
+    fn sign(
+        &mut self,
+        id: &KeyId,
+        purpose: Purpose,
+        message: &[u8],
+        presence: &mut dyn Presence,
+    ) -> Result<Vec<u8>, StoreError> {
+        Ok(self.sign_on_card(id, purpose, message, presence)?)
+    }
+
+    fn open(&mut self, id: &KeyId, _: &mut dyn Presence) -> Result<StoredKey, StoreError> {
+        self.list()?
+            .keys
+            .into_iter()
+            .find(|key| key.id == *id)
+            .ok_or(StoreError::NotFound(*id))
+    }
+
+    fn generate(
+        &mut self,
+        algorithm: Algorithm,
+        new: &NewKey,
+        presence: &mut dyn Presence,
+    ) -> Result<StoredKey, StoreError> {
+        let made = self.generate_on_card(&NewOnCard::plain(algorithm, new), presence)?;
+        let id = made
+            .slot
+            .id
+            .ok_or(CardFault::System("a key without an ID"))?;
+        self.open(&id, presence)
+    }
+
+    fn import(
+        &mut self,
+        key: &PrivateKey,
+        new: &NewKey,
+        presence: &mut dyn Presence,
+    ) -> Result<StoredKey, StoreError> {
+        let id = key.id();
+        if self.list()?.keys.iter().all(|known| known.id != id) {
+            self.import_to_card(key, &NewOnCard::plain(key.algorithm(), new), presence)?;
+        }
+        self.open(&id, presence)
+    }
+
+    fn export(
+        &mut self,
+        _: &KeyId,
+        _: &Secret,
+        _: &mut dyn Presence,
+    ) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::Unsupported(
+            "a key on a card never leaves it".to_owned(),
+        ))
+    }
+
+    fn remove(&mut self, id: &KeyId) -> Result<(), StoreError> {
+        Err(match self.list()?.keys.iter().any(|key| key.id == *id) {
+            true => StoreError::Unsupported(
+                "a key on a card is removed by making another in its slot (--overwrite), or by \
+                 `signet card reset`"
+                    .to_owned(),
+            ),
+            false => StoreError::NotFound(*id),
+        })
+    }
+
+    fn change_passphrase(&mut self, _: &KeyId, _: &mut dyn Presence) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported(format!(
+            "a key on a card has no passphrase; `signet card pin {}` changes the card's PIN",
+            self.name_of().serial
+        )))
+    }
+
+    fn hint(&mut self, id: &KeyId, hint: Hint) {
+        self.hints.insert(*id, hint);
+    }
+
+    fn expire(&mut self) -> Option<Duration> {
+        let idle = self
+            .card
+            .as_ref()
+            .map(|_| self.settings.idle.saturating_sub(self.last_use.elapsed()));
+        let idle = match idle {
+            Some(Duration::ZERO) => {
+                self.take_back();
+                self.let_go();
+                None
+            }
+            idle => idle,
+        };
+        let held = self.held.expire(&self.clock);
+        idle.into_iter().chain(held).min()
+    }
+
+    fn end_request(&mut self, request: RequestId) {
+        self.refused.retain(|(of, _)| *of != request);
+        if self.good == Some(request) {
+            self.good = None;
+        }
+    }
+
+    fn lock(&mut self) {
+        self.held.drop_all();
+        self.refused.clear();
+        self.good = None;
+        self.take_back();
+        self.let_go();
+    }
+}
+
+impl CardStore {
+    /// Has the card forget a PIN that it was left with.
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.verified) {
+            // A card that is gone has forgotten it already.
+            let _ = self.on_card(&mut |card| applet::forget(card).map(drop));
+        }
+    }
+}
+
+impl Drop for CardStore {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}

@@ -1,0 +1,1 @@
+//! Readers and cards as they come and go.

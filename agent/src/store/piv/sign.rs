@@ -1,0 +1,461 @@
+//! Signing: the PIN given, the card asked, the PIN taken back, in one transaction.
+
+use std::time::{Duration, Instant};
+
+use signet_trust::{Algorithm, KeyId, Method};
+
+use super::{
+    CardFault, CardStore, PinPolicy, Purpose, Slot, SlotFacts, StoreError, TouchPolicy, apdu,
+    applet,
+    card::{CardError, Exchange},
+    encode,
+    fault::left,
+    pin,
+};
+use crate::{
+    key::Secret,
+    presence::{NoSecret, OfCard, Presence, SecretName, SecretRequest, Wait},
+};
+
+/// Answers that a person gets per question.
+const ATTEMPTS: u32 = 3;
+/// A signature that takes longer waits for a finger: the slowest that are common take less
+/// (Teleport's and others' heuristics; a P-256 signature takes 70 ms).
+const SURELY_WAITS: Duration = Duration::from_millis(200);
+/// A transaction of somebody else that lasts longer is worth a word.
+const SURELY_BUSY: Duration = Duration::from_secs(2);
+/// How long a touch counts on a key of policy `cached` (Yubico, "touch policy").
+const CACHED: Duration = Duration::from_secs(15);
+/// Beyond this no signature takes so long but for want of a finger.
+const NEVER_SO_LONG: Duration = Duration::from_secs(5);
+
+/// What a piece of work needs.
+#[derive(Clone, Debug)]
+pub(super) struct Need {
+    /// The PIN.
+    pub(super) pin: bool,
+    /// The PIN again, whatever the card was left with.
+    pub(super) always: bool,
+    /// A finger confirms it, so that a held PIN will do where held secrets do not count.
+    pub(super) by_touch: bool,
+    /// May be done once more on a new connection.
+    pub(super) again: bool,
+    /// For which slot and key.
+    pub(super) slot: Option<Slot>,
+    pub(super) key: Option<KeyId>,
+    /// In the words of an error.
+    pub(super) what: &'static str,
+}
+
+/// What is done with the PIN given.
+pub(super) type WithPin<'a, T> =
+    &'a mut dyn FnMut(&mut dyn Exchange, &mut dyn Presence) -> Result<T, CardError>;
+
+impl CardStore {
+    /// Signs with the key `id`; the signature is in the documents' encoding and verified.
+    pub(super) fn sign_on_card(
+        &mut self,
+        id: &KeyId,
+        purpose: Purpose,
+        message: &[u8],
+        presence: &mut dyn Presence,
+    ) -> Result<Vec<u8>, StoreError> {
+        if self.facts.is_none() {
+            self.arrive()?;
+        }
+        let slot = self
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.slot_of(id))
+            .cloned()
+            .ok_or(StoreError::NotFound(*id))?;
+        let (Some(algorithm), Some(public)) = (slot.algorithm, slot.public.clone()) else {
+            return Err(StoreError::NotFound(*id));
+        };
+        let answer = self.compute(&slot, algorithm, purpose, message, presence)?;
+        let method = match (algorithm, purpose) {
+            (Algorithm::Rsa(_), Purpose::Certificate) => Method::RsaPkcs1v15,
+            _ => public.method(),
+        };
+        let unverified = || CardFault::Unverified {
+            card: self.name_in(slot.slot),
+            id: *id,
+        };
+        let signature = encode::signature(algorithm, &answer).map_err(|_| unverified())?;
+        public
+            .verify(method, message, &signature)
+            .map_err(|_| unverified())?;
+        Ok(signature)
+    }
+
+    /// Has the card compute a signature over what the message makes; as the card gives it.
+    pub(super) fn compute(
+        &mut self,
+        slot: &SlotFacts,
+        algorithm: Algorithm,
+        purpose: Purpose,
+        message: &[u8],
+        presence: &mut dyn Presence,
+    ) -> Result<Vec<u8>, StoreError> {
+        let input = encode::input(algorithm, purpose, message)
+            .map_err(|_| CardFault::System("the system has no randomness"))?
+            .ok_or_else(|| CardFault::TooLong {
+                card: self.name_in(slot.slot),
+                len: message.len(),
+                limit: encode::MAX_MESSAGE,
+            })?;
+        let need = Need {
+            pin: slot.pin != Some(PinPolicy::Never),
+            always: slot.pin != Some(PinPolicy::Once),
+            by_touch: slot.touch == Some(TouchPolicy::Always),
+            again: true,
+            slot: Some(slot.slot),
+            key: slot.id,
+            what: "sign",
+        };
+        let touch = self.touch_of(slot);
+        let mut took = Duration::ZERO;
+        let signed = self.with_pin(&need, presence, &mut |card, presence| {
+            if let Some(touch) = &touch {
+                presence.waits(touch.clone());
+            }
+            let started = Instant::now();
+            let answer = applet::sign(card, slot.slot, algorithm, &input);
+            took = started.elapsed();
+            if touch.is_some() {
+                presence.waits(Wait::Over);
+            }
+            answer
+        });
+        let answer = match signed {
+            Ok(answer) => answer,
+            Err(StoreError::Card(CardFault::Status {
+                status: apdu::NOT_SATISFIED,
+                ..
+            })) if slot
+                .touch
+                .is_some_and(|policy| policy != TouchPolicy::Never)
+                || (slot.touch.is_none() && took > NEVER_SO_LONG) =>
+            {
+                return Err(CardFault::NotTouched(self.name_in(slot.slot)).into());
+            }
+            Err(StoreError::Card(CardFault::Status {
+                status: apdu::WRONG_DATA | apdu::NO_KEY | apdu::NOT_FOUND,
+                ..
+            })) => {
+                let gone = CardFault::Empty {
+                    card: self.name_of(),
+                    slot: slot.slot,
+                };
+                // What is known of the card is not so any more.
+                self.arrive()?;
+                return Err(gone.into());
+            }
+            Err(error) => return Err(error),
+        };
+        self.note_touch(slot, algorithm, took, presence);
+        Ok(answer)
+    }
+
+    fn touch_of(&self, slot: &SlotFacts) -> Option<Wait> {
+        let after = match slot.touch {
+            Some(TouchPolicy::Never) => return None,
+            Some(TouchPolicy::Always) => Duration::ZERO,
+            Some(TouchPolicy::Cached) | None => SURELY_WAITS,
+        };
+        let hint = slot.id.as_ref().and_then(|id| self.hints.get(id));
+        let hint = hint.cloned().unwrap_or_default();
+        Some(Wait::Touch {
+            card: self.name_in(slot.slot),
+            role: hint.role,
+            gun: hint.gun,
+            label: hint.label,
+            after,
+        })
+    }
+
+    fn note_touch(
+        &mut self,
+        slot: &SlotFacts,
+        algorithm: Algorithm,
+        took: Duration,
+        presence: &mut dyn Presence,
+    ) {
+        match slot.touch {
+            Some(TouchPolicy::Always) => {
+                self.last_touch = Some(Instant::now());
+                presence.touched();
+            }
+            // Within the window of an earlier touch nobody was asked; RSA may take this long.
+            Some(TouchPolicy::Cached)
+                if took > SURELY_WAITS && !matches!(algorithm, Algorithm::Rsa(_)) =>
+            {
+                let fresh = self.last_touch.is_none_or(|last| last.elapsed() > CACHED);
+                if fresh {
+                    self.last_touch = Some(Instant::now());
+                    presence.touched();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs `work` in one transaction, the PIN given before it and taken back after it.
+    pub(super) fn with_pin<T>(
+        &mut self,
+        need: &Need,
+        presence: &mut dyn Presence,
+        work: WithPin<'_, T>,
+    ) -> Result<T, StoreError> {
+        let mut again = need.again;
+        let mut selected_again = false;
+        let mut refusal = None;
+        for _ in 0..ATTEMPTS + 3 {
+            self.ready()?;
+            let pin = match need.pin {
+                true => Some(self.pin(need, presence, &mut refusal)?),
+                false => None,
+            };
+            self.ready()?;
+            let skip = self.verified && !need.always;
+            let leave = self.settings.leave_verified && need.pin && !need.always;
+            let (mut done, mut status, mut forgotten) = (None, apdu::OK, true);
+            presence.waits(Wait::Busy {
+                card: self.name_of(),
+                after: SURELY_BUSY,
+            });
+            let ran = self.on_card(&mut |card| {
+                presence.waits(Wait::Over);
+                if let Some((pin, _)) = pin.as_ref().filter(|_| !skip) {
+                    status = applet::verify(card, pin.expose())?;
+                    if status != apdu::OK {
+                        return Ok(());
+                    }
+                }
+                let result = work(card, presence);
+                if need.pin && !leave {
+                    forgotten = match applet::forget(card) {
+                        Ok(forgotten) => forgotten,
+                        // A connection that broke after the work took the session with it.
+                        Err(_) if result.is_ok() => false,
+                        Err(error) => result.as_ref().err().cloned().map_or(Err(error), Err)?,
+                    };
+                }
+                done = Some(result?);
+                Ok(())
+            });
+            presence.waits(Wait::Over);
+            if !forgotten {
+                self.selected = false;
+            }
+            if status != apdu::OK {
+                match apdu::tries(status) {
+                    Some(tries) => refusal = Some(self.refused(tries, pin, presence)?),
+                    // Another program has another application selected.
+                    None if !selected_again => {
+                        selected_again = true;
+                        self.selected = false;
+                    }
+                    None => {
+                        return Err(self
+                            .failed("take the PIN", CardError::Status(status))
+                            .into());
+                    }
+                }
+                continue;
+            }
+            self.verified = leave && ran.is_ok();
+            if let Some(done) = done {
+                if let Some((pin, grade)) = pin {
+                    self.accept(pin, grade, presence);
+                }
+                return Ok(done);
+            }
+            let Err(error) = ran else {
+                return Err(CardFault::System("a card's work was not done").into());
+            };
+            match error {
+                CardError::Status(apdu::NOT_SATISFIED) if skip => {}
+                CardError::Status(0x6d00 | 0x6e00) if !selected_again => {
+                    selected_again = true;
+                    self.selected = false;
+                }
+                CardError::Status(_) | CardError::Malformed(_) => {
+                    return Err(self.failed(need.what, error).into());
+                }
+                error if again && error.is_of_the_connection() => {
+                    again = false;
+                    self.reconnected(need)?;
+                }
+                error => return Err(self.unreachable(error).into()),
+            }
+        }
+        Err(refusal
+            .unwrap_or(CardFault::System("a card refused too often"))
+            .into())
+    }
+
+    /// After a broken connection: the same card, whose tries have not fallen.
+    fn reconnected(&mut self, need: &Need) -> Result<(), CardFault> {
+        let before = self.facts.as_ref().and_then(|facts| facts.pin_tries);
+        self.ready()?;
+        if !need.pin {
+            return Ok(());
+        }
+        let now = self.read_tries()?;
+        if before.zip(now).is_some_and(|(before, now)| now < before) {
+            self.held.drop_all();
+            return Err(CardFault::Reach {
+                card: self.name_of().to_string(),
+                source: CardError::Reset,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_tries(&mut self) -> Result<Option<u8>, CardFault> {
+        let Some(version) = self.facts.as_ref().map(|facts| facts.version) else {
+            return Ok(None);
+        };
+        self.ready()?;
+        let mut tries = None;
+        self.on_card(&mut |card| {
+            tries = applet::pin_tries(card, version)?;
+            Ok(())
+        })
+        .map_err(|error| self.failed("tell its tries", error))?;
+        if let Some(tries) = tries {
+            self.set_tries(tries);
+        }
+        Ok(tries)
+    }
+
+    /// The PIN for `need`: the one held, or one given for this request, with its grade.
+    fn pin(
+        &mut self,
+        need: &Need,
+        presence: &mut dyn Presence,
+        refusal: &mut Option<CardFault>,
+    ) -> Result<(Secret, u32), StoreError> {
+        let may = presence.may_use_held() || need.by_touch;
+        if may
+            && refusal.is_none()
+            && let Some(pin) = self.held.get(presence.session(), &self.clock)
+        {
+            return Ok((Secret::copy_of(pin.expose()), 0));
+        }
+        let card = match need.slot {
+            Some(slot) => self.name_in(slot),
+            None => self.name_of(),
+        };
+        if self.good != Some(presence.request()) {
+            self.read_tries()?;
+        }
+        let tries = self.facts.as_ref().and_then(|facts| facts.pin_tries);
+        if tries == Some(0) {
+            return Err(CardFault::Blocked { card, what: "PIN" }.into());
+        }
+        if tries == Some(1) && !presence.use_last_try() && self.good != Some(presence.request()) {
+            return Err(CardFault::LastTry(card).into());
+        }
+        let hint = need.key.as_ref().and_then(|id| self.hints.get(id));
+        let hint = hint.cloned().unwrap_or_default();
+        for attempts_left in (1..=ATTEMPTS).rev() {
+            let ask = SecretRequest {
+                name: SecretName::Pin(card.serial),
+                role: hint.role.clone(),
+                gun: hint.gun.clone(),
+                label: hint.label.clone(),
+                new_secret: false,
+                refused: refusal.as_ref().map(words).unwrap_or_default(),
+                attempts_left,
+                card: Some(OfCard {
+                    card: card.clone(),
+                    tries_left: tries.unwrap_or(0),
+                    key: need.key,
+                    cards: 0,
+                }),
+            };
+            let given = match presence.secret(ask) {
+                Ok(given) => given,
+                Err(NoSecret::Unavailable) => {
+                    let wanted = CardFault::Wanted { card, what: "PIN" };
+                    return Err(refusal.take().unwrap_or(wanted).into());
+                }
+                Err(stopped) => return Err(stopped.into()),
+            };
+            if let Err(why) = pin::check(given.secret.expose()) {
+                *refusal = Some(CardFault::BadPin {
+                    card: card.clone(),
+                    why,
+                });
+                continue;
+            }
+            let known = self
+                .refused
+                .iter()
+                .any(|(of, pin)| *of == presence.request() && pin.same_as(&given.secret));
+            if known {
+                *refusal = Some(CardFault::Wrong {
+                    card: card.clone(),
+                    what: "PIN",
+                    tries: tries.unwrap_or(0),
+                });
+                continue;
+            }
+            return Ok((given.secret, given.grade));
+        }
+        let wanted = CardFault::Wanted { card, what: "PIN" };
+        Err(refusal.take().unwrap_or(wanted).into())
+    }
+
+    /// The card refused a PIN: it is not sent again for this request, nor held.
+    fn refused(
+        &mut self,
+        tries: u8,
+        pin: Option<(Secret, u32)>,
+        presence: &mut dyn Presence,
+    ) -> Result<CardFault, CardFault> {
+        self.held.drop_all();
+        self.good = None;
+        self.set_tries(tries);
+        if let Some((pin, _)) = pin {
+            self.refused.push((presence.request(), pin));
+        }
+        let card = self.name_of();
+        match tries {
+            0 => Err(CardFault::Blocked { card, what: "PIN" }),
+            1 if !presence.use_last_try() => Err(CardFault::LastTry(card)),
+            tries => Ok(CardFault::Wrong {
+                card,
+                what: "PIN",
+                tries,
+            }),
+        }
+    }
+
+    /// The card took a PIN: held for the terminal session that it was typed in.
+    fn accept(&mut self, pin: Secret, grade: u32, presence: &mut dyn Presence) {
+        if grade == 0 {
+            return;
+        }
+        let serial = self.name_of().serial;
+        if self.good != Some(presence.request()) {
+            // All tries are there again; how many they are is read when it matters.
+            self.change_facts(|facts| facts.pin_tries = None);
+        }
+        self.good = Some(presence.request());
+        presence.accepted(&SecretName::Pin(serial), grade);
+        self.held
+            .keep(pin, presence.session(), self.settings.hold, &self.clock);
+    }
+}
+
+/// A refusal in the words of the next question.
+fn words(fault: &CardFault) -> String {
+    match fault {
+        CardFault::Wrong { tries, what, .. } => format!("wrong {what}; {}", left(*tries)),
+        CardFault::BadPin { why, .. } => why.to_string(),
+        other => other.to_string(),
+    }
+}
