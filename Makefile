@@ -2,6 +2,8 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+# polkit reads rules here and in /usr/share, and below /usr/local only from version 124 on.
+POLKIT_RULES ?= $(if $(filter /usr,$(PREFIX)),/usr/share,/etc)/polkit-1/rules.d
 # Where `make deb` leaves the package.
 DEB_DIR ?= target
 
@@ -9,7 +11,7 @@ CARGO ?= cargo
 LAB = tests/lab
 PACKAGES = -p signet-cli -p signet-agent
 
-.PHONY: help demo test lint bench fuzz soak lab install dist deb peers
+.PHONY: help demo test lint bench fuzz soak lab install install-system dist deb peers
 
 help:
 	@echo 'make demo     sign an image on push, pull it with docker, see an unsigned one refused'
@@ -60,8 +62,16 @@ dist:
 	target/release/signet completions zsh >target/dist/_signet
 	target/release/signet completions fish >target/dist/signet.fish
 
+# Rules and units by which a host lets the agent at the cards; `install` calls it.
+install-system:
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d udev/93-signet-yubikey.rules
+	install -D -m 644 -t $(DESTDIR)$(POLKIT_RULES) udev/50-signet-pcsc.rules
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d udev/signet.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/user udev/signetd.socket udev/signetd.service
+	sed -i 's|@bindir@|$(PREFIX)/bin|' $(DESTDIR)$(PREFIX)/lib/systemd/user/signetd.service
+
 # Not as root by way of sudo's cargo: `make dist` first, then `sudo make install`.
-install: $(if $(wildcard target/dist/signet.fish),,dist)
+install: install-system $(if $(wildcard target/dist/signet.fish),,dist)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/signet target/release/signetd
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/dist/man/*.1
 	install -D -m 644 target/dist/signet.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/signet
