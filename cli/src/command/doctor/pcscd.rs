@@ -41,11 +41,8 @@ pub(super) fn daemon(host: &Host, wanted: bool) -> Finding {
         .variable("PCSCLITE_CSOCK_NAME")
         .map_or_else(|| host.path(SOCKET), PathBuf::from);
     let shown = socket.display().to_string();
-    let error = match UnixStream::connect(&socket) {
-        Ok(_) => {
-            return Finding::new("pcscd", State::Ok, format!("pcscd listens at {shown}"));
-        }
-        Err(error) => error,
+    let Err(error) = UnixStream::connect(&socket) else {
+        return Finding::new("pcscd", State::Ok, format!("pcscd listens at {shown}"));
     };
     let installed = PROGRAMS.iter().any(|program| host.exists(program));
     match error.kind() {
