@@ -12,13 +12,14 @@
 //! Everything that a lab starts ends with it: by [`Drop`], or, when the test itself is killed, by
 //! a keeper process that notices.
 
+pub mod cards;
 mod certs;
 pub mod command;
 mod engine;
 mod home;
 mod keeper;
 mod notary;
-mod ports;
+pub(crate) mod ports;
 pub mod proxy;
 mod registry;
 

@@ -18,6 +18,7 @@ pub mod schema;
 pub mod steps;
 mod terminal;
 
+pub use lab::cards::{Cards, Firmware};
 pub use lab::command::{Output, Run};
 pub use lab::proxy::{Auth, Fault, Proxy};
 pub use lab::{Builder, Cli, Home, Lab};

@@ -69,7 +69,7 @@ impl Cli {
 }
 
 /// `SIGNET_LAB_CACHE`, else where `install.sh` puts things by default.
-fn cache() -> PathBuf {
+pub(super) fn cache() -> PathBuf {
     if let Some(dir) = env::var_os("SIGNET_LAB_CACHE") {
         return dir.into();
     }

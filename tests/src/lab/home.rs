@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Lab;
+use super::cards::{Cards, Namespace};
 use super::command::clean;
 use super::keeper::end;
 use super::ports::wait_until;
@@ -26,6 +27,7 @@ pub struct Home {
     docker: PathBuf,
     docker_host: Option<String>,
     trust_server: Option<String>,
+    namespace: Option<Namespace>,
 }
 
 impl Lab {
@@ -69,11 +71,20 @@ impl Lab {
                 .server
                 .is_some()
                 .then(|| self.trust_server().to_owned()),
+            namespace: None,
         }
     }
 }
 
 impl Home {
+    /// Itself, where these cards are plugged in. An agent that the command starts sees them too;
+    /// files and network stay as they were.
+    #[must_use]
+    pub fn with_cards(mut self, cards: &Cards) -> Self {
+        self.namespace = Some(cards.namespace());
+        self
+    }
+
     /// `signet`, as a user with nothing but this home would start it: engine and trust server
     /// of the lab in the environment, no passphrase.
     ///
@@ -81,7 +92,7 @@ impl Home {
     /// When the program has not been built.
     #[must_use]
     pub fn signet(&self) -> Command {
-        let mut command = clean(built("signet"));
+        let mut command = self.program("signet");
         self.environment(&mut command);
         command
     }
@@ -105,9 +116,16 @@ impl Home {
     /// When the program has not been built.
     #[must_use]
     pub fn signetd(&self) -> Command {
-        let mut command = clean(built("signetd"));
+        let mut command = self.program("signetd");
         self.environment(&mut command);
         command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        match self.namespace {
+            Some(namespace) => namespace.command(built(name)),
+            None => clean(built(name)),
+        }
     }
 
     fn environment(&self, command: &mut Command) {
@@ -170,6 +188,8 @@ impl Drop for Home {
         let Some(pid) = self.agent_pid() else { return };
         // The agent is no child of ours: it is told, then killed, by the pid that the kernel gave
         // for the socket in this very home.
+        // It is told from outside: the cards may be gone already, and their namespace with them.
+        self.namespace = None;
         if let Ok(mut stop) = self.signet().args(["agent", "stop"]).spawn() {
             wait_until(GRACE, || !matches!(stop.try_wait(), Ok(None)));
             end(&mut stop);

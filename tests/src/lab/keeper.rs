@@ -152,6 +152,10 @@ impl Peer {
         }
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The end of what it has logged.
     pub(super) fn log(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

@@ -80,17 +80,7 @@ fn serve(device: &Device, stream: UnixStream) -> io::Result<()> {
 /// Says what is wrong with the line, or why it cannot be done now.
 pub fn obey(device: &Device, line: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let done = |()| String::new();
     match *words {
-        ["touch"] if device.touch() => Ok(String::new()),
-        ["touch"] => Err("the card is not waiting for a touch".into()),
-        ["touch-auto"] => Ok(done(device.set_touching(Touching::After(Duration::ZERO)))),
-        ["touch-after", after] => Ok(done(
-            device.set_touching(Touching::After(milliseconds(after)?)),
-        )),
-        ["touch-never"] => Ok(done(device.set_touching(Touching::Never))),
-        ["touch-timeout", time] => Ok(done(device.set_touch_timeout(milliseconds(time)?))),
-        ["touch-cache", time] => Ok(done(device.set_touch_window(milliseconds(time)?))),
         ["await-touch", ref limit @ ..] => {
             let limit = match *limit {
                 [] => PATIENCE,
@@ -102,33 +92,44 @@ pub fn obey(device: &Device, line: &str) -> Result<String, String> {
                 .map(|since| since.to_string())
                 .ok_or_else(|| format!("no wait for a touch within {limit:?}"))
         }
-        ["remove"] => Ok(done(device.remove())),
-        ["insert"] => Ok(done(device.insert())),
-        ["swap", serial, ref what @ ..] => swap(device, number(serial)?, what),
-        ["reset"] => Ok(done(device.reset_session())),
-        ["delay", time] => Ok(done(device.delay_signatures(milliseconds(time)?))),
-        ["delay", ins, time] => Ok(done(device.delay(byte(ins)?, milliseconds(time)?))),
+        ["stats"] => Ok(device.stats().to_string()),
+        ["attestation-root"] => Ok(hex::encode(attest::root())),
+        _ => act(device, &words).map(|()| String::new()),
+    }
+}
+
+/// The commands whose answer has no data.
+fn act(device: &Device, words: &[&str]) -> Result<(), String> {
+    match *words {
+        ["touch"] if device.touch() => {}
+        ["touch"] => return Err("the card is not waiting for a touch".into()),
+        ["touch-auto"] => device.set_touching(Touching::After(Duration::ZERO)),
+        ["touch-after", after] => device.set_touching(Touching::After(milliseconds(after)?)),
+        ["touch-never"] => device.set_touching(Touching::Never),
+        ["touch-timeout", time] => device.set_touch_timeout(milliseconds(time)?),
+        ["touch-cache", time] => device.set_touch_window(milliseconds(time)?),
+        ["remove"] => device.remove(),
+        ["insert"] => device.insert(),
+        ["swap", serial, ref what @ ..] => swap(device, number(serial)?, what)?,
+        ["reset"] => device.reset_session(),
+        ["delay", time] => device.delay_signatures(milliseconds(time)?),
+        ["delay", ins, time] => device.delay(byte(ins)?, milliseconds(time)?),
         ["fault", ins, status, ref times @ ..] => {
             let status = u16::from_str_radix(status, 16);
             let status = status.map_err(|_| "a status word is four hex digits")?;
             let fault = Fault::Answer(status.to_be_bytes().to_vec());
-            Ok(done(device.fail(byte(ins)?, fault, count(times)?)))
+            device.fail(byte(ins)?, fault, count(times)?);
         }
         ["garbage", ins, content, ref times @ ..] => {
             let mut content = bytes(content)?;
             content.extend(Status::OK.0.to_be_bytes());
-            Ok(done(device.fail(
-                byte(ins)?,
-                Fault::Answer(content),
-                count(times)?,
-            )))
+            device.fail(byte(ins)?, Fault::Answer(content), count(times)?);
         }
         ["raw", ins, content, ref times @ ..] => {
-            let fault = Fault::Answer(bytes(content)?);
-            Ok(done(device.fail(byte(ins)?, fault, count(times)?)))
+            device.fail(byte(ins)?, Fault::Answer(bytes(content)?), count(times)?);
         }
-        ["drop", ins] => Ok(done(device.fail(byte(ins)?, Fault::Vanish, 1))),
-        ["heal"] => Ok(done(device.heal())),
+        ["drop", ins] => device.fail(byte(ins)?, Fault::Vanish, 1),
+        ["heal"] => device.heal(),
         ["object", id, content] => {
             let id =
                 u32::from_str_radix(id, 16).map_err(|_| "an object's name is six hex digits")?;
@@ -136,21 +137,20 @@ pub fn obey(device: &Device, line: &str) -> Result<String, String> {
                 "-" => None,
                 content => Some(bytes(content)?),
             };
-            Ok(done(device.put_object(id, content)))
+            device.put_object(id, content);
         }
-        ["capacity", room] => Ok(done(device.set_capacity(number(room)?))),
-        ["stats"] => Ok(device.stats().to_string()),
-        ["stats-reset"] => Ok(done(device.reset_stats())),
+        ["capacity", room] => device.set_capacity(number(room)?),
+        ["stats-reset"] => device.reset_stats(),
         ["trace", path] => {
             let traced = device.trace(Path::new(path));
-            traced.map(done).map_err(|err| format!("{path}: {err}"))
+            traced.map_err(|err| format!("{path}: {err}"))?;
         }
-        ["attestation-root"] => Ok(hex::encode(attest::root())),
-        _ => Err(format!("no such command: {line}")),
+        _ => return Err(format!("no such command: {}", words.join(" "))),
     }
+    Ok(())
 }
 
-fn swap(device: &Device, serial: u32, what: &[&str]) -> Result<String, String> {
+fn swap(device: &Device, serial: u32, what: &[&str]) -> Result<(), String> {
     if device.present() {
         return Err("remove the card first".into());
     }
@@ -164,7 +164,7 @@ fn swap(device: &Device, serial: u32, what: &[&str]) -> Result<String, String> {
         _ => return Err("swap takes a serial and a firmware".into()),
     };
     device.swap(serial, firmware, kind);
-    Ok(String::new())
+    Ok(())
 }
 
 fn number<N: FromStr>(text: &str) -> Result<N, String> {
