@@ -48,31 +48,31 @@ fn attested(cards: &Cards, attestation: &str, intermediate: &str) {
     .says("attestation.pem: OK");
 }
 
-/// ykman, Debian's or PyPI's, on the card with this serial.
+/// ykman, Debian's or PyPI's, on the one card.
 struct Ykman<'a> {
     cards: &'a Cards,
     program: PathBuf,
-    serial: u32,
+    reader: &'a str,
 }
 
 impl<'a> Ykman<'a> {
     fn debian(cards: &'a Cards) -> Self {
         let program = "/usr/bin/ykman".into();
-        let serial = 1001;
+        let reader = cards.card(1001).reader();
         Self {
             cards,
             program,
-            serial,
+            reader,
         }
     }
 
     fn current(cards: &'a Cards) -> Self {
         let program = ykman();
-        let serial = 1001;
+        let reader = cards.card(1001).reader();
         Self {
             cards,
             program,
-            serial,
+            reader,
         }
     }
 
@@ -80,7 +80,8 @@ impl<'a> Ykman<'a> {
         let mut command = self.cards.command(&self.program);
         // Its configuration is below HOME.
         command.env("HOME", self.cards.dir());
-        command.arg("--device").arg(self.serial.to_string());
+        // By the reader: among all devices it looks three seconds for a card in the empty one.
+        command.args(["--reader", self.reader]);
         command
     }
 

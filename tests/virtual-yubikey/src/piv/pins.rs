@@ -42,18 +42,16 @@ impl Piv {
             slot::PUK => &mut self.puk,
             _ => return Err(Status::NO_REFERENCE),
         };
-        if credential.is_blocked() {
-            return Err(Status::BLOCKED);
+        // The old one is counted first: ykman blocks a PUK by guesses with no new PIN.
+        if let Err(status) = credential.check(old) {
+            if command.p2 == slot::PIN {
+                self.session.pin_verified = false;
+                self.session.pin_fresh = false;
+            }
+            return Err(status);
         }
-        let new = new_value(new)?;
-        let checked = credential.check(old);
-        if checked.is_ok() {
-            credential.set(new);
-        } else if command.p2 == slot::PIN {
-            self.session.pin_verified = false;
-            self.session.pin_fresh = false;
-        }
-        checked.map(|()| Vec::new())
+        credential.set(new_value(new)?);
+        Ok(Vec::new())
     }
 
     /// RESET RETRY COUNTER (3.2.3): the PUK, and a new PIN.
@@ -62,12 +60,8 @@ impl Piv {
             return Err(Status::PARAMETERS);
         }
         let (puk, new) = halves(&command.data)?;
-        if self.puk.is_blocked() {
-            return Err(Status::BLOCKED);
-        }
-        let new = new_value(new)?;
         self.puk.check(puk)?;
-        self.pin.set(new);
+        self.pin.set(new_value(new)?);
         Ok(Vec::new())
     }
 
