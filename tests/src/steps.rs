@@ -8,7 +8,6 @@ use std::process::Command;
 
 use rustix::process::Pid;
 
-use crate::lab::built;
 use crate::lab::command::{Output, Run as _, clean};
 use crate::{Cli, Home, Lab};
 
@@ -141,15 +140,16 @@ impl Home {
             fs::write(&file, format!("{secret}\n")).expect("the home is ours");
             script += &format!("exec {fd}<'{}'; ", file.display());
         }
+        // Program and environment are this home's, as `signet` would have them.
+        let signet = self.signet();
         let mut command = clean("bash");
         command
             .arg("-c")
             .arg(script + "exec \"$@\"")
             .arg("bash")
-            .arg(built("signet"))
+            .arg(signet.get_program())
+            .args(signet.get_args())
             .arg("--no-input");
-        // The environment is this home's, as `signet` would have it.
-        let signet = self.signet();
         for (name, value) in signet.get_envs() {
             if let Some(value) = value {
                 command.env(name, value);

@@ -153,6 +153,9 @@ fn every_command_prints_what_its_schema_says() {
     reader.fail(6, &mut signet(&home, &["--no-autostart", "key", "list"]));
 
     assert_eq!(reader.faults, Vec::<String>::new());
-    let page: BTreeSet<String> = reader.schemas.names().map(str::to_owned).collect();
+    // What needs a card is run where there is one: cards_cli.rs.
+    let of_cards = |name: &&str| name.starts_with("signet card ") || *name == "signet doctor";
+    let page = reader.schemas.names().filter(|name| !of_cards(name));
+    let page: BTreeSet<String> = page.map(str::to_owned).collect();
     assert_eq!(reader.seen, page, "what was run, and what is on the page");
 }
