@@ -68,6 +68,12 @@ fn check(schema: &Value, value: &Value, shared: &Value, at: &str) {
                     check(wanted, item, shared, &format!("{at}[{index}]"));
                 }
             }
+            // Names that are data: nothing there is declared by name.
+            "additionalProperties" => {
+                for (name, member) in value.as_object().into_iter().flatten() {
+                    check(wanted, member, shared, &format!("{at}.{name}"));
+                }
+            }
             "properties" => {
                 for (name, member) in value.as_object().into_iter().flatten() {
                     let schema = wanted.get(name);

@@ -92,6 +92,13 @@ impl Schemas {
                     self.members(wanted, value, at, faults);
                     true
                 }
+                "additionalProperties" => {
+                    // Names that are data: nothing there is declared by name.
+                    for (name, member) in value.as_object().into_iter().flatten() {
+                        self.check(wanted, member, &format!("{at}.{name}"), faults);
+                    }
+                    true
+                }
                 "items" => {
                     for (number, item) in value.as_array().into_iter().flatten().enumerate() {
                         self.check(wanted, item, &format!("{at}[{number}]"), faults);
