@@ -5,12 +5,18 @@
 //! docker_dir = "~/.docker"        # instead of DOCKER_CONFIG of the agent's environment
 //! unlock = "15m"                  # how long a typed passphrase is held; an hour at most
 //! max_request_mib = 32            # largest request, base and documents together; 100 at most
+//! card_idle = "30s"               # an unused card is given back to other programs after this
+//! attestation_roots = "/etc/…"    # PEM: what attestations of YubiKeys are verified against
+//!
+//! [cards.12345678]                # a card, by the number printed on it
+//! leave_verified = true           # the PIN is not taken back after each signature
 //! ```
 //!
 //! A file that is absent means these defaults. An unknown member is an error that says what was
 //! probably meant: a setting that is silently ignored is worse than none.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,7 +26,10 @@ use toml::{Table, Value};
 
 use crate::{
     keyring::StoreName,
-    store::hold::{DEFAULT_HOLD, MAX_HOLD},
+    store::{
+        hold::{DEFAULT_HOLD, MAX_HOLD},
+        piv::DEFAULT_IDLE,
+    },
 };
 
 /// The settings.
@@ -34,6 +43,12 @@ pub struct Config {
     pub unlock: Duration,
     /// Bytes of one request, base and documents together.
     pub max_request: u64,
+    /// How long an unused card is kept from other programs that want it for themselves.
+    pub card_idle: Duration,
+    /// What attestations are verified against.
+    pub attestation_roots: Option<PathBuf>,
+    /// Cards that keep the PIN between signatures.
+    pub leave_verified: BTreeSet<u32>,
 }
 
 /// Why `agent.toml` cannot be used.
@@ -84,7 +99,15 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 4] = ["default_store", "docker_dir", "max_request_mib", "unlock"];
+const SETTINGS: [&str; 7] = [
+    "attestation_roots",
+    "card_idle",
+    "cards",
+    "default_store",
+    "docker_dir",
+    "max_request_mib",
+    "unlock",
+];
 /// Bytes of a request unless configured otherwise: collections of some 100,000 tags.
 const DEFAULT_REQUEST: u64 = 32 * MIB;
 /// The most that can be configured.
@@ -98,6 +121,9 @@ impl Default for Config {
             docker_dir: None,
             unlock: DEFAULT_HOLD,
             max_request: DEFAULT_REQUEST,
+            card_idle: DEFAULT_IDLE,
+            attestation_roots: None,
+            leave_verified: BTreeSet::new(),
         }
     }
 }
@@ -146,7 +172,27 @@ impl Config {
                     config.default_store = value
                         .as_str()
                         .and_then(StoreName::from_name)
-                        .ok_or_else(|| wrong("default_store", "\"file\" or \"docker\""))?;
+                        .ok_or_else(|| wrong("default_store", "\"file\", \"docker\" or \"piv\""))?;
+                }
+                "attestation_roots" => {
+                    let file = directory(value).ok_or_else(|| {
+                        wrong("attestation_roots", "an absolute path, or one below ~/")
+                    })?;
+                    config.attestation_roots = Some(file);
+                }
+                "card_idle" => {
+                    config.card_idle = value
+                        .as_str()
+                        .and_then(duration)
+                        .ok_or_else(|| wrong("card_idle", "a time such as \"30s\" or \"5m\""))?;
+                }
+                "cards" => {
+                    config.leave_verified = cards(value).ok_or_else(|| {
+                        wrong(
+                            "cards",
+                            "a table [cards.SERIAL] with leave_verified = true or false",
+                        )
+                    })?;
                 }
                 "docker_dir" => {
                     let dir = directory(value)
@@ -185,6 +231,24 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Cards with `leave_verified = true`.
+fn cards(value: &Value) -> Option<BTreeSet<u32>> {
+    let mut left = BTreeSet::new();
+    for (serial, settings) in value.as_table()? {
+        let serial: u32 = serial.parse().ok()?;
+        for (name, value) in settings.as_table()? {
+            match (name.as_str(), value.as_bool()?) {
+                ("leave_verified", true) => {
+                    left.insert(serial);
+                }
+                ("leave_verified", false) => {}
+                _ => return None,
+            }
+        }
+    }
+    Some(left)
 }
 
 fn directory(value: &Value) -> Option<PathBuf> {
@@ -267,7 +331,8 @@ mod tests {
     fn every_setting_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
-                    max_request_mib = 100\n";
+                    max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
+                    [cards.123]\nleave_verified = true\n[cards.4]\nleave_verified = false\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
         assert_eq!(
             Config::load(dir.path()).unwrap(),
@@ -276,6 +341,9 @@ mod tests {
                 docker_dir: Some("/d".into()),
                 unlock: MAX_HOLD,
                 max_request: MAX_REQUEST,
+                card_idle: Duration::from_secs(300),
+                attestation_roots: Some("/r.pem".into()),
+                leave_verified: BTreeSet::from([123]),
             }
         );
     }
@@ -293,7 +361,10 @@ mod tests {
         }
         let error = parse("colour = 1").unwrap_err();
         assert!(
-            error.contains("there are default_store, docker_dir, max_request_mib, unlock"),
+            error.contains(
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
+                 max_request_mib, unlock"
+            ),
             "{error}"
         );
     }
@@ -309,7 +380,12 @@ mod tests {
             "unlock = 15",
             "unlock = \"99999999999999999999s\"",
             "docker_dir = \"relative\"",
-            "default_store = \"piv\"",
+            "default_store = \"usb\"",
+            "card_idle = 30",
+            "attestation_roots = \"relative\"",
+            "[cards.abc]\nleave_verified = true",
+            "[cards.1]\nleave = true",
+            "cards = 1",
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains("does not fit: it is"), "{error}");

@@ -12,6 +12,7 @@
 //! ```
 
 mod base;
+mod cards;
 mod collection;
 mod creation;
 pub(crate) mod fault;
@@ -32,7 +33,7 @@ use std::{
 
 use signet_trust::KeyId;
 
-use self::{collection::Collections, person::Work, recorder::Recorder, worker::Worker};
+use self::{cards::Cards, collection::Collections, person::Work, recorder::Recorder, worker::Worker};
 pub use self::{fault::Fault, person::Person};
 use crate::{
     config::Config,
@@ -55,6 +56,8 @@ pub enum StoreName {
     Docker,
     /// Native files.
     File,
+    /// YubiKeys.
+    Piv,
 }
 
 impl StoreName {
@@ -64,6 +67,7 @@ impl StoreName {
         match self {
             Self::Docker => "docker",
             Self::File => "file",
+            Self::Piv => "piv",
         }
     }
 
@@ -73,6 +77,7 @@ impl StoreName {
         match name {
             "docker" => Some(Self::Docker),
             "file" => Some(Self::File),
+            "piv" => Some(Self::Piv),
             _ => None,
         }
     }
@@ -83,6 +88,7 @@ impl StoreName {
 pub struct Keyring {
     file: Worker<FileStore>,
     docker: Worker<DockerStore>,
+    cards: Cards,
     recorder: Recorder,
     index: RwLock<Arc<Index>>,
     collections: Collections,
@@ -98,7 +104,7 @@ impl Keyring {
     ///
     /// [`StoreError`], [`crate::ledger::LedgerError`].
     pub fn open(home: &Path, docker_dir: &Path, config: &Config) -> Result<Self, Fault> {
-        let (recorder, index) = Recorder::start(home)?;
+        let (recorder, index, known) = Recorder::start(home)?;
         let file = FileStore::open(home)?.holding(config.unlock);
         let docker = DockerStore::open(docker_dir).holding(config.unlock);
         let start = |error: std::io::Error| StoreError::Io {
@@ -109,6 +115,7 @@ impl Keyring {
         let keyring = Self {
             file: Worker::start(file).map_err(start)?,
             docker: Worker::start(docker).map_err(start)?,
+            cards: Cards::new(config, known),
             recorder,
             index: RwLock::default(),
             collections: Collections::default(),
@@ -135,6 +142,7 @@ impl Keyring {
         // Words for prompts, and which keyring to try first.
         let hints: Vec<(KeyId, Hint)> = index.values().map(|e| (e.id, hint(e))).collect();
         let for_docker = hints.clone();
+        self.cards.set_index(&index, &hints);
         self.file.post(move |store| {
             for (id, hint) in hints {
                 store.hint(&id, hint);
@@ -202,6 +210,7 @@ impl Keyring {
             })
             .await?;
         self.docker.run(KeyStore::lock).await?;
+        let held = self.cards.lock().await | held;
         let entry = NewEntry {
             kind: "lock",
             time: now(),
@@ -247,6 +256,7 @@ impl Keyring {
     fn end_request(&self, request: RequestId) {
         self.file.post(move |store| store.end_request(request));
         self.docker.post(move |store| store.end_request(request));
+        self.cards.end_request(request);
     }
 }
 

@@ -102,7 +102,7 @@ pub struct IndexEntry {
     pub gun: Option<String>,
     /// Given by the person; empty if none.
     pub label: String,
-    /// `file` or `docker`.
+    /// `file`, `docker` or `piv`.
     pub store: String,
     /// The bare public key.
     pub public: PublicKey,
@@ -112,6 +112,42 @@ pub struct IndexEntry {
     pub certificates: Vec<KeyId>,
     /// Signed something opaque once.
     pub used_opaque: bool,
+    /// Where it lies on cards, if its store is `piv`.
+    pub places: Vec<Place>,
+}
+
+/// A slot of a card that holds an enrolled key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Of the card.
+    pub serial: u32,
+    /// `9c` …
+    pub slot: String,
+    /// `never` `once` `always`, empty: not known.
+    pub pin_policy: String,
+    /// `never` `cached` `always`, empty: not known.
+    pub touch_policy: String,
+    /// `generated` `imported`, empty: not known.
+    pub origin: String,
+    /// Of the card, when the key came to it.
+    pub firmware: String,
+    /// DER of the attestation made then, empty: none.
+    pub attestation: Vec<u8>,
+    /// DER of the card's own certificate, empty: none.
+    pub own: Vec<u8>,
+    /// What the attestation proved then.
+    pub proves: String,
+}
+
+/// A card that was named here or holds enrolled keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownCard {
+    /// Printed on it.
+    pub serial: u32,
+    /// Empty if none.
+    pub label: String,
+    /// When it was last set up or given a key.
+    pub firmware: String,
 }
 
 /// What happened, for the log. Strings are escaped before they get here.
@@ -493,6 +529,48 @@ impl Ledger {
     pub fn enrol(&mut self, key: &IndexEntry, entry: &NewEntry) -> Result<u64, LedgerError> {
         self.writing(|writing| {
             index::enrol(writing.db, key)?;
+            writing.append(entry)
+        })
+    }
+
+    /// Cards that were named here.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn cards(&self) -> Result<Vec<KnownCard>, LedgerError> {
+        self.reading(|ledger| index::cards(&ledger.db))
+    }
+
+    /// Names a card, with its log entry.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn name_card(&mut self, card: &KnownCard, entry: &NewEntry) -> Result<u64, LedgerError> {
+        self.writing(|writing| {
+            index::name_card(writing.db, card)?;
+            writing.append(entry)
+        })
+    }
+
+    /// Forgets a card and every place on it; keys that lie nowhere else leave the index. With its
+    /// log entry.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn forget_card(
+        &mut self,
+        serial: u32,
+        lost: &[KeyId],
+        entry: &NewEntry,
+    ) -> Result<u64, LedgerError> {
+        self.writing(|writing| {
+            index::forget_card(writing.db, serial)?;
+            for id in lost {
+                index::remove(writing.db, id, entry.time)?;
+            }
             writing.append(entry)
         })
     }

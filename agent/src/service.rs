@@ -1,6 +1,7 @@
 //! The gRPC services: convert, call, convert. One file each.
 
 mod agent;
+mod cards;
 mod dispatch;
 mod keys;
 mod log;

@@ -17,6 +17,7 @@ use signet_trust::{
 
 use super::{
     Fault, Keyring, Person, StoreName,
+    cards::make::OnCard,
     manage::{Fresh, algorithm},
     person::Work,
     request::{Head, claims, refused},
@@ -176,6 +177,7 @@ impl Keyring {
                 store: self.store_named(&new.store)?,
                 algorithm,
                 label: self.free_label(&new.label, None)?,
+                on_card: OnCard::read(self.place_named(&new.store), "", "", "")?,
             }));
         }
         let id: KeyId = choice
@@ -235,6 +237,11 @@ impl Keyring {
             }
             StoreName::Docker => {
                 sign_certificate(&self.docker, root.id, &message, person, stream).await?
+            }
+            StoreName::Piv => {
+                let purpose = Purpose::Certificate;
+                self.sign_on_card(root.id, purpose, &message, true, person, stream)
+                    .await?
             }
         };
         if person.grade() < GIVEN {

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use signet_proto::v1::{CollectionInfo, KeyInfo, StatusReply};
+use signet_proto::v1::{CollectionInfo, KeyInfo, KeyOnCard, StatusReply};
 use signet_trust::{
     Gun, KeyId, PublicKey,
     document::{Body as _, Root},
@@ -48,6 +48,8 @@ pub(super) struct Listed {
     encrypted: bool,
     problem: Option<String>,
     used_opaque: bool,
+    /// Where it lies, if on cards.
+    cards: Vec<KeyOnCard>,
 }
 
 impl Listed {
@@ -92,6 +94,7 @@ impl Listed {
             encrypted: stored.encrypted,
             problem: stored.problem.or(problem),
             used_opaque: indexed.is_some_and(|entry| entry.used_opaque),
+            cards: Vec::new(),
         }
     }
 
@@ -166,7 +169,7 @@ impl Listed {
             problem: self.problem.clone().unwrap_or_default(),
             used_opaque: self.used_opaque,
             used_by: self.used_by.clone(),
-            cards: Vec::new(),
+            cards: self.cards.clone(),
         }
     }
 }
@@ -198,8 +201,17 @@ impl Keyring {
         if let Err(fault) = self.same_docker_dir(docker_dir) {
             problems.push(fault.to_string());
         }
+        self.cards.settle().await;
         let index = self.index();
         let mut keys: Vec<Listed> = Vec::new();
+        for (stored, cards) in self.keys_on_cards(&index) {
+            let store = StoreName::Piv;
+            let indexed = index
+                .get(&stored.id)
+                .filter(|entry| store_of(entry) == store);
+            let listed = Listed::new(stored, store, indexed);
+            keys.push(Listed { cards, ..listed });
+        }
         for (store, stored) in stored {
             for key in stored {
                 let indexed = index.get(&key.id).filter(|entry| store_of(entry) == store);
@@ -361,12 +373,15 @@ impl Keyring {
             let problem = key.problem.as_ref()?;
             Some(format!("{}: {problem}", key.describe()))
         }));
+        let (cards, card_problems) = self.list_cards().await;
         Ok(StatusReply {
             keyring_exists: keyring.repository || keyring.root,
             unlocked: until.is_some(),
             unlocked_until: until.unwrap_or(0),
             same_passphrase: keyring.same_passphrase,
             warnings,
+            cards,
+            card_problems,
             log_entries,
             log_head: log_head.to_vec(),
             collections: self.collection_infos().await?,

@@ -13,7 +13,13 @@ use signet_trust::{
     payload::escape,
 };
 
-use super::{Fault, Keyring, Person, StoreName, creation::store_of, list::Listed, person::Work};
+use super::{
+    Fault, Keyring, Person, StoreName,
+    cards::make::{OnCard, Where},
+    creation::store_of,
+    list::Listed,
+    person::Work,
+};
 use crate::{
     ledger::{IndexEntry, NewEntry},
     presence::{
@@ -24,6 +30,7 @@ use crate::{
     store::{
         KeyStore, NewKey, StoreError, StoredKey,
         file::{FileStore, Ring},
+        piv::CardStore,
     },
 };
 
@@ -40,6 +47,8 @@ pub(super) struct Fresh {
     pub(super) store: StoreName,
     pub(super) algorithm: Algorithm,
     pub(super) label: String,
+    /// For keys on cards.
+    pub(super) on_card: Option<OnCard>,
 }
 
 /// A key file with the `path` header that `notary key import` and `docker trust key load` want of
@@ -67,7 +76,7 @@ pub(super) fn algorithm(name: &str) -> Result<Algorithm, Fault> {
 
 /// Role and GUN that belong together: targets and snapshot keys are of one GUN, root and signer
 /// keys of none.
-fn role_and_gun(role: &str, gun: &str) -> Result<(String, Option<String>), Fault> {
+pub(super) fn role_and_gun(role: &str, gun: &str) -> Result<(String, Option<String>), Fault> {
     let of_one = matches!(role, "targets" | "snapshot");
     match role {
         "" => {
@@ -142,9 +151,7 @@ impl Keyring {
                 self.change_keyring_passphrase(change.root, person, stream)
                     .await
             }
-            Change::Move(_) => Err(Fault::Usage(
-                "this agent was built without the store `piv`".to_owned(),
-            )),
+            Change::Move(change) => self.move_key(change, &dir, person, stream).await,
             Change::KeyringRotate(rotate) => self.rotate_keyring(rotate.root, person, stream).await,
         };
         if let Err(fault) = &done
@@ -160,7 +167,7 @@ impl Keyring {
         done
     }
 
-    fn entry(&self, kind: &'static str, person: &Person<'_>) -> NewEntry {
+    pub(super) fn entry(&self, kind: &'static str, person: &Person<'_>) -> NewEntry {
         NewEntry {
             kind,
             time: now(),
@@ -171,7 +178,12 @@ impl Keyring {
         }
     }
 
-    fn entry_of(&self, kind: &'static str, key: &IndexEntry, person: &Person<'_>) -> NewEntry {
+    pub(super) fn entry_of(
+        &self,
+        kind: &'static str,
+        key: &IndexEntry,
+        person: &Person<'_>,
+    ) -> NewEntry {
         NewEntry {
             gun: key.gun.clone().unwrap_or_default(),
             role: key.role.clone(),
@@ -198,6 +210,12 @@ impl Keyring {
             store,
             algorithm: algorithm(&new.algorithm)?,
             label: self.free_label(&new.label, None)?,
+            on_card: OnCard::read(
+                self.place_named(&new.store),
+                &new.pin_policy,
+                &new.touch_policy,
+                &new.overwrite,
+            )?,
         };
         person.about(vec![format!(
             "makes a new {} key{}, in the store {}",
@@ -220,6 +238,9 @@ impl Keyring {
         person: &mut Person<'_>,
         stream: &mut Stream<M>,
     ) -> Result<IndexEntry, Fault> {
+        if let Some(on_card) = new.on_card {
+            return self.generate_on_card(new, on_card, person, stream).await;
+        }
         let (algorithm, facts) = (
             new.algorithm,
             NewKey {
@@ -242,6 +263,7 @@ impl Keyring {
                 );
                 person.with(&self.docker, stream, false, work).await?
             }
+            StoreName::Piv => return Err(Fault::Internal("a key on a card without its place")),
         };
         let entry = indexed(&stored, new.role, new.gun, new.label, new.store)?;
         self.enrol(
@@ -287,6 +309,7 @@ impl Keyring {
         let verbatim = match key.store {
             StoreName::Docker => self.docker.run(move |store| store.verbatim(&id)).await??,
             StoreName::File => self.file.run(move |store| store.verbatim(&id)).await??,
+            StoreName::Piv => return Err(on_card("a key on a card never leaves it")),
         };
         let pem = match verbatim {
             Some(pem) => pem,
@@ -318,6 +341,7 @@ impl Keyring {
                             });
                         person.with(&self.docker, stream, true, work).await?
                     }
+                    StoreName::Piv => return Err(on_card("a key on a card never leaves it")),
                 }
             }
         };
@@ -392,6 +416,14 @@ impl Keyring {
         let removed = match key.store {
             StoreName::File => self.file.run(move |store| store.remove(&id)).await?,
             StoreName::Docker => self.docker.run(move |store| store.remove(&id)).await?,
+            // It leaves the index; what lies on cards is found there as a new key.
+            StoreName::Piv if key.is_enrolled() => Ok(()),
+            StoreName::Piv => {
+                return Err(on_card(
+                    "a key on a card goes when another is made in its slot (--overwrite), or by \
+                     `signet card reset`",
+                ));
+            }
         };
         match removed {
             // A key that is gone already leaves the index all the same.
@@ -444,6 +476,11 @@ impl Keyring {
                 let work: Work<crate::store::docker::DockerStore, _> =
                     Arc::new(move |store, presence| store.change_passphrase(&id, presence));
                 person.with(&self.docker, stream, true, work).await?;
+            }
+            StoreName::Piv => {
+                return Err(on_card(
+                    "a key on a card has no passphrase; `signet card pin` changes the card's PIN",
+                ));
             }
         }
         let entry = NewEntry {
@@ -529,10 +566,16 @@ impl Keyring {
                     Arc::new(move |store, presence| store.open(&id, presence));
                 person.with(&self.docker, stream, false, work).await
             }
+            StoreName::Piv => {
+                let card = self.card_with(id, person, stream).await?;
+                let work: Work<CardStore, _> =
+                    Arc::new(move |store, presence| store.open(&id, presence));
+                person.with_card(&card.worker, stream, false, work).await
+            }
         }
     }
 
-    async fn done(&self, id: KeyId, docker_dir: &str) -> Result<KeyDone, Fault> {
+    pub(super) async fn done(&self, id: KeyId, docker_dir: &str) -> Result<KeyDone, Fault> {
         let (keys, _) = self.list(docker_dir).await?;
         let key = keys.iter().find(|key| key.id == id && key.is_enrolled());
         let key = key
@@ -549,12 +592,23 @@ impl Keyring {
         if name.is_empty() {
             return Ok(self.default_store);
         }
+        if Where::parse(name)?.is_some() {
+            return Ok(StoreName::Piv);
+        }
         StoreName::from_name(name).ok_or_else(|| {
             Fault::Usage(format!(
-                "there is no store {:?}; there are file and docker",
+                "there is no store {:?}; there are file, docker and piv",
                 escape(name)
             ))
         })
+    }
+
+    /// A store with its place as a caller gives it; the default where it gives none.
+    pub(super) fn place_named<'a>(&self, name: &'a str) -> &'a str {
+        match name {
+            "" => self.default_store.as_str(),
+            name => name,
+        }
     }
 
     /// A label that can be told from a key ID and is nobody else's.
@@ -614,6 +668,10 @@ impl Keyring {
 const NO_PUBLIC: Fault = Fault::Internal("an opened key has no public half");
 const NOBODY: Fault = Fault::NoSecret(crate::presence::NoSecret::Unavailable);
 
+fn on_card(why: &str) -> Fault {
+    StoreError::Unsupported(why.to_owned()).into()
+}
+
 fn ring(root: bool) -> Ring {
     if root { Ring::Root } else { Ring::Repository }
 }
@@ -642,6 +700,7 @@ fn indexed(
         enrolled_at: now(),
         certificates: Vec::new(),
         used_opaque: false,
+        places: Vec::new(),
     })
 }
 

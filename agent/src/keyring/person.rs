@@ -7,7 +7,7 @@ use std::sync::{
 
 use signet_proto::v1::PromptMode;
 
-use super::{Fault, Keyring, worker::Worker};
+use super::{Fault, Keyring, cards::Listening, worker::Worker};
 use crate::{
     daemon::caller::Caller,
     presence::{
@@ -15,7 +15,7 @@ use crate::{
         prepared::Prepared,
         stream::{Carries, Stream},
     },
-    store::{KeyStore, StoreError},
+    store::{KeyStore, StoreError, piv::CardStore},
 };
 
 /// Work for a store that may have to be done again once a secret is there.
@@ -38,6 +38,11 @@ pub struct Person<'a> {
     summary: Vec<String>,
     /// Something was asked: stores may hold what was opened for this request.
     asked: bool,
+    /// What cards tell while they are waited for; made when the first card is used.
+    listening: Option<Listening>,
+    use_last_try: bool,
+    /// Cards that the request speaks to.
+    cards: u32,
 }
 
 impl<'a> Person<'a> {
@@ -61,7 +66,42 @@ impl<'a> Person<'a> {
             prepared: Some(Prepared::new(request, session)),
             summary: Vec::new(),
             asked: false,
+            listening: None,
+            use_last_try: false,
+            cards: 1,
         }
+    }
+
+    /// Sets whether the last try of a PIN may be spent.
+    pub(crate) fn set_use_last_try(&mut self, may: bool) {
+        self.use_last_try = may;
+    }
+
+    /// Sets how many cards the request speaks to.
+    pub(super) fn speaks_to(&mut self, cards: usize) {
+        self.cards = u32::try_from(cards.max(1)).unwrap_or(u32::MAX);
+    }
+
+    /// Whether somebody may be waited for: to put in a card, to touch it again.
+    pub(super) fn is_there(&self) -> bool {
+        self.mode != PromptMode::None && !self.caller.is_forwarded()
+    }
+
+    /// Runs `work` on a card, as [`Person::with`], and tells the caller what it waits for.
+    pub(super) async fn with_card<T: Send + 'static, M: Carries>(
+        &mut self,
+        card: &Worker<CardStore>,
+        stream: &mut Stream<M>,
+        fresh: bool,
+        work: Work<CardStore, T>,
+    ) -> Result<T, Fault> {
+        self.asked = true;
+        if let Some(prepared) = &mut self.prepared {
+            let listening = self.listening.get_or_insert_with(Listening::new);
+            prepared.tell(listening.sender());
+            prepared.set_use_last_try(self.use_last_try);
+        }
+        self.work(card, stream, fresh, false, work).await
     }
 
     /// Sets the words that every prompt from now on shows.
@@ -139,7 +179,14 @@ impl<'a> Person<'a> {
                     Ok(done) => done,
                     Err(job) => store.run(job).await?,
                 },
-                false => store.run(job).await?,
+                false => match &mut self.listening {
+                    None => store.run(job).await?,
+                    Some(listening) => {
+                        listening
+                            .attend(stream, &self.summary, store.run(job))
+                            .await?
+                    }
+                },
             };
             let wanted = prepared.take_wanted();
             self.prepared = Some(prepared);
@@ -172,6 +219,19 @@ impl<'a> Person<'a> {
             return Err(Fault::Forwarded);
         }
         self.asked = true;
+        let asked;
+        let ask = match &ask.card {
+            None => ask,
+            Some(of) => {
+                let mut of = of.clone();
+                of.cards = self.cards;
+                asked = SecretRequest {
+                    card: Some(of),
+                    ..ask.clone()
+                };
+                &asked
+            }
+        };
         match stream.secret(ask, &self.summary).await {
             Ok(given) => Ok(Some(given)),
             Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(None),

@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Fault, worker::STACK};
-use crate::ledger::{IndexEntry, Ledger, LedgerError, Write};
+use crate::ledger::{IndexEntry, KnownCard, Ledger, LedgerError, Write};
 
 enum Job {
     Write(Box<Write>, oneshot::Sender<Result<Vec<u64>, LedgerError>>),
@@ -65,10 +65,13 @@ impl std::fmt::Debug for Queue {
 impl Recorder {
     /// Opens the ledger of `home`, with a thread of its own.
     ///
-    /// Gives the index as it is, too.
-    pub(super) fn start(home: &Path) -> Result<(Self, Vec<IndexEntry>), LedgerError> {
+    /// Gives the index and the cards as they are, too.
+    pub(super) fn start(
+        home: &Path,
+    ) -> Result<(Self, Vec<IndexEntry>, Vec<KnownCard>), LedgerError> {
         let ledger = Ledger::open(home)?;
         let index = ledger.index()?;
+        let cards = ledger.cards()?;
         let desk = Arc::new(Desk {
             ledger: Mutex::new(ledger),
             queue: Mutex::default(),
@@ -87,6 +90,7 @@ impl Recorder {
                 thread: Some(thread),
             },
             index,
+            cards,
         ))
     }
 

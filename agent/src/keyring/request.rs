@@ -10,8 +10,8 @@ mod release;
 use std::sync::Arc;
 
 use signet_proto::v1::{
-    Answer, NeedParts, Notice, Prompt, PromptMode, SignEvent, SignRequest, StaleBase, sign_event,
-    sign_request,
+    Answer, NeedParts, Notice, Prompt, PromptMode, SignEvent, SignRequest, StaleBase, Waiting,
+    sign_event, sign_request,
 };
 use signet_trust::{
     Gun,
@@ -72,6 +72,10 @@ impl Carries for SignRequest {
             Some(sign_request::Message::Answer(answer)) => Ok(answer),
             _ => Err(self),
         }
+    }
+
+    fn wait(waiting: Waiting) -> Option<SignEvent> {
+        Some(event(sign_event::Event::Waiting(waiting)))
     }
 }
 
@@ -137,6 +141,7 @@ impl Request<'_> {
         }
         let (head, plan) = head::read(start)?;
         self.person.set_mode(head.mode, head.assume_yes);
+        self.person.set_use_last_try(head.use_last_try);
         let room = head::make_room(self.shared, plan.bytes(), stream).await?;
         let (named, items) = plan.receive(stream).await?;
         self.open = Some(Open {

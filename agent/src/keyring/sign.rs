@@ -66,10 +66,12 @@ impl Keyring {
         let mut jobs = self.jobs(order).await?;
         jobs.sort_by_key(|job| (job.fresh, job.store.as_str(), job.item));
         let mut made = Vec::with_capacity(jobs.len());
+        person.speaks_to(self.cards_of(&jobs));
         for group in jobs.chunk_by(|a, b| (a.fresh, a.store) == (b.fresh, b.store)) {
             let signed = match group[0].store {
                 StoreName::File => sign_in(&self.file, group, order, person, stream).await?,
                 StoreName::Docker => sign_in(&self.docker, group, order, person, stream).await?,
+                StoreName::Piv => self.sign_on_cards(group, order, person, stream).await?,
             };
             let index = self.index();
             for (job, (stored, bytes)) in group.iter().zip(signed) {
@@ -101,6 +103,23 @@ impl Keyring {
         }
         made.sort_by_key(|made| made.item);
         Ok(made)
+    }
+
+    /// How many cards these jobs speak to.
+    fn cards_of(&self, jobs: &[Job]) -> usize {
+        let mut serials: Vec<u32> = jobs
+            .iter()
+            .filter(|job| job.store == StoreName::Piv)
+            .filter_map(|job| {
+                let there = self.cards.with_key(&job.canonical).into_iter().next();
+                there
+                    .map(|(card, _)| card.facts.serial)
+                    .or_else(|| Some(self.index().get(&job.canonical)?.places.first()?.serial))
+            })
+            .collect();
+        serials.sort_unstable();
+        serials.dedup();
+        serials.len()
     }
 
     async fn jobs(&self, order: Order<'_>) -> Result<Vec<Job>, Fault> {
@@ -153,12 +172,54 @@ impl Keyring {
         if enrolled.is_none() && self.file.run(move |store| has(store, &id)).await?? {
             return Ok(Some((StoreName::File, false)));
         }
+        if enrolled.as_deref() == Some(StoreName::Piv.as_str()) {
+            return Ok(Some((StoreName::Piv, true)));
+        }
+        if !self.cards.with_key(&id).is_empty() {
+            return Ok(Some((StoreName::Piv, enrolled.is_some())));
+        }
         // From here on it matters which directory Docker's keys are in.
-        self.same_docker_dir(docker_dir)?;
-        if self.docker.run(move |store| has(store, &id)).await?? {
+        let same_dir = self.same_docker_dir(docker_dir);
+        if same_dir.is_ok() && self.docker.run(move |store| has(store, &id)).await?? {
             return Ok(Some((StoreName::Docker, enrolled.is_some())));
         }
-        Ok(None)
+        // Nowhere else: now readers are worth a look.
+        self.cards.settle().await;
+        if !self.cards.with_key(&id).is_empty() {
+            return Ok(Some((StoreName::Piv, enrolled.is_some())));
+        }
+        same_dir.map(|()| None)
+    }
+
+    /// Signs with keys on cards, one after the other.
+    async fn sign_on_cards<M: Carries>(
+        &self,
+        jobs: &[Job],
+        order: Order<'_>,
+        person: &mut Person<'_>,
+        stream: &mut Stream<M>,
+    ) -> Result<Vec<(StoredFacts, Vec<u8>)>, Fault> {
+        let mut signed = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let message: Arc<[u8]> = order.message(job).into();
+            let signature = self
+                .sign_on_card(
+                    job.canonical,
+                    Purpose::Document,
+                    &message,
+                    job.fresh,
+                    person,
+                    stream,
+                )
+                .await?;
+            let facts = StoredFacts {
+                id: job.canonical,
+                role: None,
+                gun: None,
+            };
+            signed.push((facts, signature));
+        }
+        Ok(signed)
     }
 
     /// Fails when the caller's directory of Docker's keys is another one than ours.
@@ -310,10 +371,13 @@ pub(super) fn check_authority(
     let key_gun = found.1.or(enrolled.and_then(|entry| entry.gun.as_deref()));
     let of_this_gun = key_gun.is_none_or(|of| of == gun.as_str());
     let fits = match (role, key_role) {
+        (RoleName::Root, None) if store == StoreName::Piv && enrolled.is_none() => true,
         (RoleName::Root, role) => role == Some("root"),
         (_, Some("root")) => false,
         // Docker and notary use their keys for whatever lists them; so do we in their store.
         _ if store == StoreName::Docker => true,
+        // A key found on a card says nothing of itself; what lists it does.
+        _ if store == StoreName::Piv && enrolled.is_none() => true,
         (RoleName::Targets, role) => role == Some("targets") && of_this_gun,
         (RoleName::Snapshot, role) => role == Some("snapshot") && of_this_gun,
         (RoleName::Timestamp, _) => false,
@@ -387,6 +451,7 @@ mod tests {
             enrolled_at: 0,
             certificates: Vec::new(),
             used_opaque: false,
+            places: Vec::new(),
         };
         let stored = key("targets", Some("reg/a"));
         let result = check_authority(

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use signet_trust::{KeyId, KeyType, PublicKey};
 
-use super::{IndexEntry, LedgerError, Tombstone};
+use super::{IndexEntry, KnownCard, LedgerError, Place, Tombstone};
 
 /// Why a key went, as far as this version writes it.
 const REMOVED: &str = "removed";
@@ -20,7 +20,59 @@ pub(super) fn list(db: &Connection) -> Result<Vec<IndexEntry>, LedgerError> {
     while let Some(row) = rows.next()? {
         keys.push(read(row)?);
     }
+    let mut select = db.prepare_cached(
+        "SELECT key, serial, slot, pin_policy, touch_policy, origin, firmware, attestation, own,
+                proves
+         FROM place ORDER BY key, serial, slot",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = KeyId(row.get(0)?);
+        let Some(key) = keys.iter_mut().find(|key| key.id == id) else {
+            continue;
+        };
+        key.places.push(Place {
+            serial: row.get(1)?,
+            slot: row.get(2)?,
+            pin_policy: row.get(3)?,
+            touch_policy: row.get(4)?,
+            origin: row.get(5)?,
+            firmware: row.get(6)?,
+            attestation: row.get(7)?,
+            own: row.get(8)?,
+            proves: row.get(9)?,
+        });
+    }
     Ok(keys)
+}
+
+/// Cards that have a name here.
+pub(super) fn cards(db: &Connection) -> Result<Vec<KnownCard>, LedgerError> {
+    let mut select = db.prepare_cached("SELECT serial, label, firmware FROM card")?;
+    let cards = select.query_map([], |row| {
+        Ok(KnownCard {
+            serial: row.get(0)?,
+            label: row.get(1)?,
+            firmware: row.get(2)?,
+        })
+    })?;
+    Ok(cards.collect::<Result<_, _>>()?)
+}
+
+/// Names a card.
+pub(super) fn name_card(db: &Connection, card: &KnownCard) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO card (serial, label, firmware) VALUES (?1, ?2, ?3)")?
+        .execute(params![card.serial, card.label, card.firmware])?;
+    Ok(())
+}
+
+/// Forgets a card and what lies on it.
+pub(super) fn forget_card(db: &Connection, serial: u32) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM card WHERE serial = ?1")?
+        .execute([serial])?;
+    db.prepare_cached("DELETE FROM place WHERE serial = ?1")?
+        .execute([serial])?;
+    Ok(())
 }
 
 fn read(row: &Row<'_>) -> Result<IndexEntry, LedgerError> {
@@ -40,6 +92,7 @@ fn read(row: &Row<'_>) -> Result<IndexEntry, LedgerError> {
             .map(|id| KeyId(id.try_into().expect("chunks of 32")))
             .collect(),
         used_opaque: row.get(9)?,
+        places: Vec::new(),
     })
 }
 
@@ -90,6 +143,27 @@ pub(super) fn enrol(db: &Connection, key: &IndexEntry) -> Result<(), LedgerError
         certificates,
         key.used_opaque,
     ])?;
+    db.prepare_cached("DELETE FROM place WHERE key = ?1")?
+        .execute([&key.id.0[..]])?;
+    for place in &key.places {
+        db.prepare_cached(
+            "INSERT INTO place (key, serial, slot, pin_policy, touch_policy, origin, firmware,
+                                attestation, own, proves)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            &key.id.0[..],
+            place.serial,
+            place.slot,
+            place.pin_policy,
+            place.touch_policy,
+            place.origin,
+            place.firmware,
+            place.attestation,
+            place.own,
+            place.proves,
+        ])?;
+    }
     db.prepare_cached("DELETE FROM tombstone WHERE id = ?1 AND reason = ?2")?
         .execute(params![&key.id.0[..], REMOVED])?;
     Ok(())
@@ -105,6 +179,8 @@ pub(super) fn remove(db: &Connection, id: &KeyId, time: i64) -> rusqlite::Result
     )?
     .execute(params![&id.0[..], REMOVED, time])?;
     db.prepare_cached("DELETE FROM \"index\" WHERE id = ?1")?
+        .execute([&id.0[..]])?;
+    db.prepare_cached("DELETE FROM place WHERE key = ?1")?
         .execute([&id.0[..]])?;
     Ok(())
 }

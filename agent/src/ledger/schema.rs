@@ -17,7 +17,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::LedgerError;
 
 /// Migrations in order; never edited once released, only added to.
-const MIGRATIONS: &[&str] = &[r#"
+const MIGRATIONS: &[&str] = &[
+    r#"
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value BLOB NOT NULL
@@ -94,7 +95,31 @@ CREATE TABLE tombstone (
     public   BLOB NOT NULL,
     time     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-"#];
+"#,
+    r#"
+-- Cards by the number printed on them.
+CREATE TABLE card (
+    serial   INTEGER PRIMARY KEY,
+    label    TEXT NOT NULL,
+    firmware TEXT NOT NULL
+) STRICT;
+
+-- Where enrolled keys lie on cards. A key may lie on several.
+CREATE TABLE place (
+    key          BLOB NOT NULL CHECK (length(key) = 32),
+    serial       INTEGER NOT NULL,
+    slot         TEXT NOT NULL,
+    pin_policy   TEXT NOT NULL,
+    touch_policy TEXT NOT NULL,
+    origin       TEXT NOT NULL,
+    firmware     TEXT NOT NULL,
+    attestation  BLOB NOT NULL,
+    own          BLOB NOT NULL,
+    proves       TEXT NOT NULL,
+    PRIMARY KEY (key, serial, slot)
+) STRICT, WITHOUT ROWID;
+"#,
+];
 
 /// `file` and other tools name the type of an SQLite file by this: "Sgnt".
 const APPLICATION_ID: i32 = 0x5367_6e74;

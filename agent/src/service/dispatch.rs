@@ -8,6 +8,7 @@ use std::{
 
 use signet_proto::v1::{
     agent_server::{AgentServer, SERVICE_NAME as AGENT},
+    cards_server::{CardsServer, SERVICE_NAME as CARDS},
     keys_server::{KeysServer, SERVICE_NAME as KEYS},
     log_server::{LogServer, SERVICE_NAME as LOG},
     signer_server::{SERVICE_NAME as SIGNER, SignerServer},
@@ -20,7 +21,7 @@ use tonic::{
 use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::{Shared, agent, keys, log, signer, status};
+use super::{Shared, agent, cards, keys, log, signer, status};
 use crate::{daemon::caller::Caller, keyring::Fault};
 
 /// Largest message taken: a chunk and its envelope.
@@ -32,6 +33,7 @@ const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 pub(super) struct Dispatch<H, R: ServerReflection> {
     owner: u32,
     agent: AgentServer<agent::Service>,
+    cards: CardsServer<cards::Service>,
     health: HealthServer<H>,
     keys: KeysServer<keys::Service>,
     log: LogServer<log::Service>,
@@ -46,12 +48,14 @@ impl<H: tonic_health::pb::health_server::Health, R: ServerReflection> Dispatch<H
         reflection: ServerReflectionServer<R>,
     ) -> Self {
         let agent = AgentServer::new(agent::Service::new(shared));
+        let cards = CardsServer::new(cards::Service::new(shared));
         let keys = KeysServer::new(keys::Service::new(shared));
         let log = LogServer::new(log::Service::new(shared));
         let signer = SignerServer::new(signer::Service::new(shared));
         Self {
             owner: rustix::process::geteuid().as_raw(),
             agent: agent.max_decoding_message_size(MESSAGE),
+            cards: cards.max_decoding_message_size(MESSAGE),
             health,
             keys: keys.max_decoding_message_size(MESSAGE),
             log: log.max_decoding_message_size(MESSAGE),
@@ -90,6 +94,7 @@ impl<H, R: ServerReflection> Clone for Dispatch<H, R> {
         Self {
             owner: self.owner,
             agent: self.agent.clone(),
+            cards: self.cards.clone(),
             health: self.health.clone(),
             keys: self.keys.clone(),
             log: self.log.clone(),
@@ -121,6 +126,7 @@ where
         match service {
             SIGNER => self.signer.call(request),
             AGENT => self.agent.call(request),
+            CARDS => self.cards.call(request),
             KEYS => self.keys.call(request),
             LOG => self.log.call(request),
             HEALTH => self.health.call(request),

@@ -3,8 +3,8 @@
 use std::{pin::Pin, sync::Arc};
 
 use signet_proto::v1::{
-    Answer, KeyEvent, KeyRequest, ListKeysReply, ListKeysRequest, Prompt, PromptMode, key_event,
-    key_request, keys_server::Keys,
+    Answer, KeyEvent, KeyRequest, ListKeysReply, ListKeysRequest, Prompt, PromptMode, Waiting,
+    key_event, key_request, keys_server::Keys,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -84,6 +84,12 @@ impl Carries for KeyRequest {
             _ => Err(self),
         }
     }
+
+    fn wait(waiting: Waiting) -> Option<KeyEvent> {
+        Some(KeyEvent {
+            event: Some(key_event::Event::Waiting(waiting)),
+        })
+    }
 }
 
 async fn change(
@@ -102,6 +108,7 @@ async fn change(
     }
     let mode = PromptMode::try_from(change.prompt_mode).unwrap_or_default();
     let mut person = Person::new(&shared.keyring, caller, mode, change.assume_yes);
+    person.set_use_last_try(change.use_last_try);
     let done = shared.keyring.change(change, &mut person, stream).await?;
     stream
         .send(KeyEvent {

@@ -17,7 +17,7 @@ mod certificate;
 mod encode;
 pub mod facts;
 mod fault;
-#[cfg(feature = "piv")]
+#[cfg_attr(not(feature = "piv"), path = "piv/hotplug_off.rs")]
 pub mod hotplug;
 #[cfg(feature = "piv")]
 mod pcsc;

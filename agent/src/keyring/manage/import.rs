@@ -116,6 +116,12 @@ impl Keyring {
                     Arc::new(move |store, presence| store.import(&key, &facts, presence));
                 person.with(&self.docker, stream, false, work).await?
             }
+            StoreName::Piv => {
+                return Err(Fault::Usage(
+                    "import it into the store `file`, then take it to cards with `signet key move`"
+                        .to_owned(),
+                ));
+            }
         };
         if self.index().contains_key(&id) {
             return Ok(KeyDone {

@@ -49,6 +49,7 @@ pub(in crate::keyring) struct Head {
     pub(in crate::keyring) assume_yes: bool,
     pub(in crate::keyring) docker_dir: String,
     pub(in crate::keyring) refetched: bool,
+    pub(in crate::keyring) use_last_try: bool,
 }
 
 /// The bytes that follow a Start or Step.
@@ -114,6 +115,7 @@ pub(super) fn read(start: v1::Start) -> Result<(Head, Plan), Fault> {
         assume_yes: start.assume_yes,
         docker_dir: start.docker_dir,
         refetched: start.refetched,
+        use_last_try: start.use_last_try,
     };
     Ok((head, Plan::checked(base, items)?))
 }
