@@ -169,8 +169,13 @@ fn describe_driver(root: &Path, number: usize) -> Result<()> {
         }
     };
     let port = port(number * CARDS_PER_DRIVER);
+    // pcscd tells two drivers' readers apart by name only.
+    let name = match number {
+        0 => READER.to_owned(),
+        _ => format!("{READER} ({number})"),
+    };
     let text = format!(
-        "FRIENDLYNAME \"{READER}\"\nDEVICENAME /dev/null:{port}\nLIBPATH {}\nCHANNELID {port}\n",
+        "FRIENDLYNAME \"{name}\"\nDEVICENAME /dev/null:{port}\nLIBPATH {}\nCHANNELID {port}\n",
         library.display()
     );
     fs::write(root.join(format!("readers/vpcd{number}")), text)?;
