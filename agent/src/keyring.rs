@@ -11,6 +11,7 @@
 //!                └──► recorder thread ──► ledger     record, then release
 //! ```
 
+mod backup;
 mod base;
 mod cards;
 mod collection;
@@ -104,6 +105,7 @@ impl Keyring {
     ///
     /// [`StoreError`], [`crate::ledger::LedgerError`].
     pub fn open(home: &Path, docker_dir: &Path, config: &Config) -> Result<Self, Fault> {
+        crate::backup::journal::finish(home)?;
         let (recorder, index, known) = Recorder::start(home)?;
         let file = FileStore::open(home)?.holding(config.unlock);
         let docker = DockerStore::open(docker_dir).holding(config.unlock);

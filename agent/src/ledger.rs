@@ -29,6 +29,7 @@ use crate::store::{StoreError, atomic};
 mod index;
 mod log;
 mod place;
+pub(crate) mod restore;
 mod schema;
 mod state;
 

@@ -1,6 +1,7 @@
 //! The gRPC services: convert, call, convert. One file each.
 
 mod agent;
+mod backup;
 mod cards;
 mod dispatch;
 mod keys;

@@ -16,6 +16,9 @@ pub enum Fault {
         /// IDs and words of those that fit.
         candidates: Vec<String>,
     },
+    /// An archive cannot be used.
+    #[error("the archive cannot be used: {0}")]
+    Archive(String),
     /// The base does not verify.
     #[error("what the server has published for this repository does not verify: {0}")]
     Base(#[from] BaseError),

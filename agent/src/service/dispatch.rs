@@ -9,6 +9,7 @@ use std::{
 use signet_proto::v1::{
     agent_server::{AgentServer, SERVICE_NAME as AGENT},
     cards_server::{CardsServer, SERVICE_NAME as CARDS},
+    backup_server::{BackupServer, SERVICE_NAME as BACKUP},
     keys_server::{KeysServer, SERVICE_NAME as KEYS},
     log_server::{LogServer, SERVICE_NAME as LOG},
     signer_server::{SERVICE_NAME as SIGNER, SignerServer},
@@ -21,7 +22,7 @@ use tonic::{
 use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::{Shared, agent, cards, keys, log, signer, status};
+use super::{Shared, agent, backup, cards, keys, log, signer, status};
 use crate::{daemon::caller::Caller, keyring::Fault};
 
 /// Largest message taken: a chunk and its envelope.
@@ -33,6 +34,7 @@ const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 pub(super) struct Dispatch<H, R: ServerReflection> {
     owner: u32,
     agent: AgentServer<agent::Service>,
+    backup: BackupServer<backup::Service>,
     cards: CardsServer<cards::Service>,
     health: HealthServer<H>,
     keys: KeysServer<keys::Service>,
@@ -48,6 +50,7 @@ impl<H: tonic_health::pb::health_server::Health, R: ServerReflection> Dispatch<H
         reflection: ServerReflectionServer<R>,
     ) -> Self {
         let agent = AgentServer::new(agent::Service::new(shared));
+        let backup = BackupServer::new(backup::Service::new(shared));
         let cards = CardsServer::new(cards::Service::new(shared));
         let keys = KeysServer::new(keys::Service::new(shared));
         let log = LogServer::new(log::Service::new(shared));
@@ -55,6 +58,7 @@ impl<H: tonic_health::pb::health_server::Health, R: ServerReflection> Dispatch<H
         Self {
             owner: rustix::process::geteuid().as_raw(),
             agent: agent.max_decoding_message_size(MESSAGE),
+            backup: backup.max_decoding_message_size(MESSAGE),
             cards: cards.max_decoding_message_size(MESSAGE),
             health,
             keys: keys.max_decoding_message_size(MESSAGE),
@@ -94,6 +98,7 @@ impl<H, R: ServerReflection> Clone for Dispatch<H, R> {
         Self {
             owner: self.owner,
             agent: self.agent.clone(),
+            backup: self.backup.clone(),
             cards: self.cards.clone(),
             health: self.health.clone(),
             keys: self.keys.clone(),
@@ -126,6 +131,7 @@ where
         match service {
             SIGNER => self.signer.call(request),
             AGENT => self.agent.call(request),
+            BACKUP => self.backup.call(request),
             CARDS => self.cards.call(request),
             KEYS => self.keys.call(request),
             LOG => self.log.call(request),

@@ -89,6 +89,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
     use signet_trust::guard::Rule;
     match fault {
         Fault::Ambiguous { .. } => (exit::USAGE, "ambiguous_key"),
+        Fault::Archive(_) => (exit::FAILED, "archive"),
         Fault::Base(_) => (exit::NO_TRUST, "base"),
         Fault::Certificate(_) => (exit::FAILED, "certificate"),
         Fault::Conflict { .. } => (exit::FAILED, "key_conflict"),

@@ -38,6 +38,7 @@ use crate::{
     presence::{Presence, RequestId, SecretName, SecretRequest},
 };
 
+mod pack;
 mod walk;
 
 /// The limit of `signet_trust::keyfile` for one file.

@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod change;
+pub(crate) mod foreign;
 mod keyring;
 mod layout;
 

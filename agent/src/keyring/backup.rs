@@ -1,0 +1,581 @@
+//! Archives made, rehearsed and restored.
+//!
+//! What leaves is ciphertext as it lies in the stores; a key that opens makes a possession proof
+//! while it is packed, which is checked here and goes nowhere. What comes in is hostile: members
+//! are bounded, known by name, and only key material is taken, each key proved by its ID.
+
+mod open;
+mod rehearse;
+mod restore;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use signet_proto::{
+    MAX_CHUNK,
+    archive::{
+        self,
+        manifest::{self, FORMAT, Manifest},
+        path,
+    },
+    endpoint::Endpoint,
+    v1::{
+        self, ArchiveMember, ArchivedKey, BackupDone, BackupEvent, BackupProgress, BackupRequest,
+        backup_event::Event, backup_request::Message, backup_start::What,
+    },
+};
+use signet_trust::{KeyId, payload::escape};
+use zeroize::Zeroizing;
+
+use self::open::{Opener, Problem, of_key, proof, prove};
+use super::{Fault, Keyring, Person, StoreName, list::Listed, person::Work};
+use crate::{
+    backup::{RECOVER, state::{Archived, Collection}},
+    ledger::NewEntry,
+    presence::stream::Stream,
+    service::{Shared, now, status::word},
+    store::{
+        KeyStore as _, Purpose, StoreError, atomic,
+        file::{FileStore, Ring, foreign::Content},
+    },
+};
+
+/// Keys between two reports of progress.
+const STEP: usize = 16;
+/// Characters kept of a host's or file's name.
+const MAX_NAME: usize = 200;
+
+/// Files of an archive by their paths; ciphertext, wiped all the same where a key file is not
+/// encrypted.
+type Members = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// What an archive is asked to hold.
+struct Include {
+    docker: bool,
+    file: bool,
+    cards: bool,
+    state: bool,
+}
+
+impl Include {
+    fn parse(words: &[String]) -> Result<Self, Fault> {
+        let known = ["docker", "file", "cards", "state"];
+        if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
+            return Err(Fault::Usage(format!(
+                "{:?} is nothing that a backup holds; there are docker, file, cards and state",
+                escape(word)
+            )));
+        }
+        let has = |word: &str| words.is_empty() || words.iter().any(|given| given == word);
+        Ok(Self {
+            docker: has("docker"),
+            file: has("file"),
+            cards: has("cards"),
+            state: has("state"),
+        })
+    }
+}
+
+impl Keyring {
+    /// Serves one request for an archive.
+    pub(crate) async fn archive(
+        &self,
+        shared: &Shared,
+        start: v1::BackupStart,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<BackupDone, Fault> {
+        let dir = start.docker_dir;
+        let Some(what) = start.what else {
+            return Err(Fault::Malformed("an archive to do nothing with".to_owned()));
+        };
+        let kind = match &what {
+            What::Create(_) => "backup",
+            What::Rehearse(_) => "rehearse",
+            What::Restore(_) => "restore",
+        };
+        let done = match what {
+            What::Create(create) => self.back_up(&create, &dir, person, stream).await,
+            What::Rehearse(rehearse) => self.rehearse(&rehearse, &dir, person, stream).await,
+            What::Restore(restore) => {
+                self.restore(&restore, &dir, &shared.home, person, stream)
+                    .await
+            }
+        };
+        if let Err(fault) = &done
+            && !matches!(fault, Fault::Gone | Fault::Stopping)
+        {
+            let entry = NewEntry {
+                summary: super::fault::chain(fault),
+                outcome: word(fault).to_owned(),
+                ..archive_entry(kind, person)
+            };
+            self.log(entry).await?;
+        }
+        done
+    }
+
+    async fn back_up(
+        &self,
+        create: &v1::CreateBackup,
+        docker_dir: &str,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<BackupDone, Fault> {
+        let include = Include::parse(&create.include)?;
+        if include.docker {
+            self.same_docker_dir(docker_dir)?;
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|_| Fault::Internal("the system gives no randomness"))?;
+        let mut manifest = Manifest {
+            format: FORMAT,
+            id: hex::encode(id),
+            host: name(&create.host),
+            created: now(),
+            signet: env!("CARGO_PKG_VERSION").to_owned(),
+            keys: Vec::new(),
+            files: Vec::new(),
+            log: None,
+            notes: Vec::new(),
+        };
+        person.about(vec!["proves the keys that go into a backup".to_owned()]);
+        let (listed, problems) = self.list(docker_dir).await?;
+        manifest.notes.extend(problems.iter().map(|line| name(line)));
+        let mut members = Members::new();
+        self.pack(&include, &listed, &mut manifest, &mut members, person, stream)
+            .await?;
+        if include.state {
+            self.pack_state(&mut manifest, &mut members).await?;
+        }
+        members.insert(
+            path::RECOVER.to_owned(),
+            Zeroizing::new(RECOVER.as_bytes().to_vec()),
+        );
+        for (path, data) in &members {
+            if archive::key_of(path).is_none() {
+                manifest.files.push(manifest::File {
+                    path: path.clone(),
+                    sha256: archive::digest(data),
+                });
+            }
+        }
+        let total: usize = members.values().map(|data| data.len()).sum();
+        if members.len() >= archive::MAX_MEMBERS || total as u64 > archive::MAX_TOTAL {
+            return Err(Fault::Usage(
+                "there are more keys than one archive holds (20,000 files, 64 MiB); --include \
+                 packs the stores one by one"
+                    .to_owned(),
+            ));
+        }
+        send_member(path::MANIFEST, &manifest.to_json(), stream).await?;
+        for (path, data) in &members {
+            send_member(path, data, stream).await?;
+        }
+        let packed = manifest.keys.iter().filter(|key| !key.file.is_empty());
+        let proved = manifest.keys.iter().filter(|key| key.proved).count();
+        let log_entry = self
+            .log(NewEntry {
+                summary: format!(
+                    "archive {}: {} keys, {proved} of them proved",
+                    manifest.id,
+                    packed.count()
+                ),
+                ..archive_entry("backup", person)
+            })
+            .await?;
+        Ok(BackupDone {
+            keys: manifest.keys.iter().map(packed_key).collect(),
+            log_entry,
+            ..BackupDone::default()
+        })
+    }
+
+    /// Reads the key files and proves what opens.
+    async fn pack(
+        &self,
+        include: &Include,
+        listed: &[Listed],
+        manifest: &mut Manifest,
+        members: &mut Members,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<(), Fault> {
+        let native = match include.file {
+            true => self.file.run(|store| store.files()).await??,
+            false => Default::default(),
+        };
+        let docker = match include.docker {
+            true => self.docker.run(|store| store.files()).await??,
+            false => Vec::new(),
+        };
+        let mut files: BTreeMap<(&'static str, KeyId), Content> = BTreeMap::new();
+        files.extend(native.keys.into_iter().map(|(id, file)| (("file", id), file)));
+        files.extend(docker.into_iter().map(|(id, file)| (("docker", id), file)));
+        for (path, ring) in [(path::KEYRING, native.repository), (path::ROOT, native.root)] {
+            members.extend(ring.map(|file| (path.to_owned(), file)));
+        }
+        let mut opener = Opener::new(None, None);
+        // Once a keyring turns out to stay closed, its other keys are not asked for.
+        let mut closed: BTreeMap<&'static str, Problem> = BTreeMap::new();
+        let total = listed.len();
+        for (at, key) in listed.iter().enumerate() {
+            if at % STEP == 0 {
+                progress(at, total, stream).await?;
+            }
+            let mut entry = described(key);
+            let store = match key.store {
+                StoreName::File if include.file => "file",
+                StoreName::Docker if include.docker => "docker",
+                StoreName::File | StoreName::Docker => continue,
+                #[allow(unreachable_patterns, reason = "stores that hold no files")]
+                _ => {
+                    if include.cards {
+                        "on its card alone".clone_into(&mut entry.problem);
+                        manifest.keys.push(entry);
+                    }
+                    continue;
+                }
+            };
+            let file = match files.remove(&(store, key.id)) {
+                Some(Ok(file)) => file,
+                Some(Err(error)) => {
+                    entry.problem = Problem::new(&error.into()).reason;
+                    manifest.keys.push(entry);
+                    continue;
+                }
+                None => {
+                    entry.problem = format!("the store {store} no longer has it");
+                    manifest.keys.push(entry);
+                    continue;
+                }
+            };
+            let id = key.id.to_string();
+            entry.file = match store {
+                "file" => path::native(&id),
+                _ => path::docker(&id),
+            };
+            entry.sha256 = archive::digest(&file);
+            let opened = match store {
+                "file" => {
+                    let ring = Ring::of_role(&entry.role).file_name();
+                    match closed.get(ring) {
+                        Some(problem) => Err(problem.clone()),
+                        None => {
+                            let proved = self.prove_native(key.id, &manifest.id, person, stream);
+                            let proved = of_key(proved.await)?;
+                            if let Err(problem) = &proved
+                                && problem.is_locked()
+                            {
+                                closed.insert(ring, problem.clone());
+                            }
+                            proved
+                        }
+                    }
+                }
+                _ => {
+                    let opening = opener.docker(&file, &key.id, &key.label, person, stream);
+                    match opening.await? {
+                        Ok(opened) => {
+                            prove(&opened.key, "backup", &manifest.id)?;
+                            Ok(Some(opened.key.public().clone()))
+                        }
+                        Err(problem) => Err(problem),
+                    }
+                }
+            };
+            match opened {
+                Ok(public) => {
+                    entry.proved = true;
+                    if let Some(public) = public {
+                        set_public(&mut entry, &public);
+                    }
+                }
+                Err(problem) => entry.problem = problem.reason,
+            }
+            members.insert(entry.file.clone(), file);
+            manifest.keys.push(entry);
+        }
+        progress(total, total, stream).await
+    }
+
+    /// Has a native key make a proof; its public half.
+    async fn prove_native(
+        &self,
+        id: KeyId,
+        archive: &str,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<Option<signet_trust::PublicKey>, Fault> {
+        let message = proof("backup", archive, &id)?;
+        let work: Work<FileStore, _> = Arc::new(move |store, presence| {
+            // Signing verifies with the public key.
+            store.sign(&id, Purpose::Document, &message, presence)?;
+            store.open(&id, presence)
+        });
+        Ok(person.with(&self.file, stream, false, work).await?.public)
+    }
+
+    async fn pack_state(&self, manifest: &mut Manifest, members: &mut Members) -> Result<(), Fault> {
+        let archived = self
+            .recorder
+            .run(|ledger| {
+                let mut archived = Archived::default();
+                for gun in ledger.guns()? {
+                    for (lineage, state) in ledger.history(&gun)?.collections {
+                        let collection = Collection::new(&gun, lineage, &state);
+                        archived.collections.push(collection);
+                    }
+                }
+                Ok(archived)
+            })
+            .await?;
+        let (entries, head) = self.log_head().await?;
+        manifest.log = Some(manifest::Log {
+            entries,
+            head: hex::encode(head),
+        });
+        members.insert(path::STATE.to_owned(), Zeroizing::new(archived.to_json()));
+        if let Some(policy) = policy()? {
+            members.insert(path::POLICY.to_owned(), policy);
+        }
+        Ok(())
+    }
+}
+
+/// The agent's own `agent.toml`, if there is one.
+fn policy() -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+    let Ok(endpoint) = Endpoint::from_env(|name| std::env::var_os(name)) else {
+        return Ok(None);
+    };
+    let limit = usize::try_from(archive::MAX_MEMBER).expect("64 KiB");
+    match atomic::read(&endpoint.config.join("agent.toml"), limit) {
+        Ok(policy) => Ok(policy),
+        // A link, say, to a file that is under version control: it is kept there.
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn archive_entry(kind: &'static str, person: &Person<'_>) -> NewEntry {
+    NewEntry {
+        kind,
+        time: now(),
+        caller: person.caller.describe(),
+        grade: person.grade(),
+        outcome: "done".to_owned(),
+        ..NewEntry::default()
+    }
+}
+
+/// A name from outside, cut and harmless.
+fn name(text: &str) -> String {
+    let cut: String = text.chars().take(MAX_NAME).collect();
+    escape(&cut)
+}
+
+/// What is listed of a key, as the manifest has it.
+fn described(key: &Listed) -> manifest::Key {
+    let info = key.info();
+    let cards = info.cards.iter().filter_map(|on| on.card.as_ref());
+    let mut entry = manifest::Key {
+        id: info.key_id,
+        role: info.role,
+        gun: info.gun,
+        label: info.label,
+        certificates: info.other_ids,
+        store: info.store,
+        enrolled: info.state == "enrolled",
+        cards: cards
+            .map(|card| manifest::Card {
+                serial: card.serial,
+                slot: card.slot.clone(),
+            })
+            .collect(),
+        ..manifest::Key::default()
+    };
+    if let Some(public) = &key.public {
+        set_public(&mut entry, public);
+    }
+    entry
+}
+
+fn set_public(entry: &mut manifest::Key, public: &signet_trust::PublicKey) {
+    entry.algorithm = public.algorithm().map(|a| a.name()).unwrap_or_default();
+    public.key_type().as_str().clone_into(&mut entry.key_type);
+    entry.public = hex::encode(public.public());
+}
+
+fn packed_key(key: &manifest::Key) -> ArchivedKey {
+    ArchivedKey {
+        key_id: key.id.clone(),
+        role: key.role.clone(),
+        gun: key.gun.clone(),
+        label: key.label.clone(),
+        store: key.store.clone(),
+        proved: key.proved,
+        problem: key.problem.clone(),
+        exit: u32::from(!key.problem.is_empty() && key.cards.is_empty()),
+        ..ArchivedKey::default()
+    }
+}
+
+async fn progress(
+    done: usize,
+    total: usize,
+    stream: &mut Stream<BackupRequest>,
+) -> Result<(), Fault> {
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    stream
+        .send(BackupEvent {
+            event: Some(Event::Progress(BackupProgress {
+                done: number(done),
+                total: number(total),
+            })),
+        })
+        .await
+}
+
+async fn send_member(
+    path: &str,
+    data: &[u8],
+    stream: &mut Stream<BackupRequest>,
+) -> Result<(), Fault> {
+    let mut rest = data;
+    loop {
+        let (piece, after) = rest.split_at(rest.len().min(MAX_CHUNK));
+        rest = after;
+        let member = ArchiveMember {
+            path: path.to_owned(),
+            data: piece.to_vec(),
+            more: !rest.is_empty(),
+        };
+        stream
+            .send(BackupEvent {
+                event: Some(Event::Member(member)),
+            })
+            .await?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes the members of an archive, bounded, known by name, each once.
+async fn receive(stream: &mut Stream<BackupRequest>) -> Result<Members, Fault> {
+    let mut members = Members::new();
+    let mut total = 0_u64;
+    let mut open: Option<(String, Zeroizing<Vec<u8>>)> = None;
+    loop {
+        let message = stream.next().await?.and_then(|request| request.message);
+        let piece = match message {
+            Some(Message::Member(piece)) => piece,
+            Some(Message::End(_)) if open.is_none() => return Ok(members),
+            _ => {
+                return Err(Fault::Malformed(
+                    "the archive was cut before all of it had come".to_owned(),
+                ));
+            }
+        };
+        let data = Zeroizing::new(piece.data);
+        let (path, mut file) = match open.take() {
+            Some((path, file)) if path == piece.path => (path, file),
+            Some((path, _)) => {
+                return Err(Fault::Malformed(format!("{} is not whole", escape(&path))));
+            }
+            None => (piece.path, Zeroizing::new(Vec::new())),
+        };
+        let Some(limit) = archive::size_limit(&path) else {
+            let path = escape(&path);
+            return Err(Fault::Archive(format!("{path:?} is nothing that it may hold")));
+        };
+        total += data.len() as u64;
+        if (file.len() + data.len()) as u64 > limit || total > archive::MAX_TOTAL {
+            return Err(Fault::Archive(format!("{path} is larger than it may be")));
+        }
+        if file.is_empty() {
+            file = data;
+        } else {
+            file.extend_from_slice(&data);
+        }
+        if piece.more {
+            open = Some((path, file));
+        } else if members.contains_key(&path) {
+            return Err(Fault::Archive(format!("it holds {path} twice")));
+        } else if members.len() == archive::MAX_MEMBERS {
+            return Err(Fault::Archive("it holds too many files".to_owned()));
+        } else {
+            members.insert(path, file);
+        }
+    }
+}
+
+/// A key that an archive holds.
+struct Candidate<'a> {
+    id: KeyId,
+    /// Where it came from.
+    store: StoreName,
+    file: &'a [u8],
+    /// Claimed by the manifest; the key's own file counts.
+    role: String,
+    gun: String,
+    label: String,
+    certificates: Vec<KeyId>,
+}
+
+/// What came: the manifest, if the archive is one of ours, and the keys in it.
+fn candidates(members: &Members) -> Result<(Option<Manifest>, Vec<Candidate<'_>>), Fault> {
+    let bad = |error: archive::BadManifest| Fault::Archive(error.to_string());
+    let key = |path: &str| {
+        let id: KeyId = archive::key_of(path)?.parse().ok()?;
+        let store = match path.starts_with("signet/") {
+            true => StoreName::File,
+            false => StoreName::Docker,
+        };
+        Some((id, store))
+    };
+    let Some(json) = members.get(path::MANIFEST) else {
+        // Docker's own files: each says for itself what it is.
+        let found = members.iter().filter_map(|(path, file)| {
+            let (id, store) = key(path)?;
+            Some(Candidate {
+                id,
+                store,
+                file,
+                role: String::new(),
+                gun: String::new(),
+                label: String::new(),
+                certificates: Vec::new(),
+            })
+        });
+        return Ok((None, found.collect()));
+    };
+    let manifest = Manifest::parse(json).map_err(bad)?;
+    let mut found = Vec::new();
+    for entry in manifest.keys.iter().filter(|key| !key.file.is_empty()) {
+        let missing = || bad(archive::BadManifest::Missing(entry.file.clone()));
+        let file = members.get(&entry.file).ok_or_else(missing)?;
+        if archive::digest(file) != entry.sha256 {
+            return Err(bad(archive::BadManifest::Digest(entry.file.clone())));
+        }
+        let (id, store) = key(&entry.file).ok_or_else(missing)?;
+        found.push(Candidate {
+            id,
+            store,
+            file,
+            role: entry.role.clone(),
+            gun: entry.gun.clone(),
+            label: entry.label.clone(),
+            certificates: entry.certificates.iter().filter_map(|id| id.parse().ok()).collect(),
+        });
+    }
+    for file in &manifest.files {
+        let Some(data) = members.get(&file.path) else {
+            // The command leaves out what no restore needs.
+            continue;
+        };
+        if archive::digest(data) != file.sha256 {
+            return Err(bad(archive::BadManifest::Digest(file.path.clone())));
+        }
+    }
+    Ok((Some(manifest), found))
+}

@@ -1,0 +1,668 @@
+//! A restore: the plan first, then all of it or nothing.
+//!
+//! Only key material is taken, each key proved by its ID. What the archive says of a key besides
+//! (labels, certificates) fills in; role and GUN are those of its own file. Nothing that is here is
+//! overwritten: a key that is here already stays as it lies. Guard state rises to what the archive
+//! claims, and never falls; settings are not touched.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
+
+use signet_proto::{
+    archive::{Member, path},
+    v1::{self, ArchivedKey, ArchivedState, BackupDone, BackupRequest},
+};
+use signet_trust::{
+    Gun, KeyId, PrivateKey, base::Lineage, guard::State, keyfile::KeyFile, payload::escape,
+};
+use tokio::sync::Mutex;
+
+use super::{
+    Candidate, Members, Opener, Problem, STEP, archive_entry, candidates, name, open::of_key,
+    progress, prove, receive,
+};
+use crate::{
+    backup::{
+        journal::{self, Journal},
+        state::Archived,
+    },
+    keyring::{
+        Fault, Keyring, Person, StoreName, creation::store_of, manage::role_and_gun, person::Work,
+    },
+    ledger::{IndexEntry, NewEntry, restore::Restored},
+    presence::{SecretName, SecretRequest, stream::Stream},
+    service::now,
+    store::{
+        NewKey, StoreError, ask,
+        docker::DockerStore,
+        file::{
+            FileStore, Ring,
+            foreign::{Files, ForeignKey},
+        },
+    },
+};
+
+/// One at a time: the second finds what the first has written.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// What is done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Not here: its file is written, and it is enrolled if it was proved.
+    New,
+    /// Its file is here: it is enrolled.
+    Enrol,
+    /// Here and enrolled.
+    Same,
+    /// Here as something else.
+    Conflict,
+    /// Cannot be restored.
+    Left,
+}
+
+impl Action {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Enrol => "enrol",
+            Self::Same => "same",
+            Self::Conflict => "conflict",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// A key and what becomes of it.
+struct Planned<'a> {
+    key: Candidate<'a>,
+    target: StoreName,
+    action: Action,
+    opened: Option<Arc<PrivateKey>>,
+    problem: Option<Problem>,
+    here: &'static str,
+}
+
+impl Planned<'_> {
+    fn told(&self) -> ArchivedKey {
+        ArchivedKey {
+            key_id: self.key.id.to_string(),
+            role: self.key.role.clone(),
+            gun: self.key.gun.clone(),
+            label: self.key.label.clone(),
+            store: self.key.store.as_str().to_owned(),
+            proved: self.opened.is_some(),
+            problem: self
+                .problem
+                .as_ref()
+                .map(|p| p.reason.clone())
+                .unwrap_or_default(),
+            exit: self.problem.as_ref().map_or(0, |p| p.exit),
+            here: self.here.to_owned(),
+            action: self.action.as_str().to_owned(),
+            target: self.target.as_str().to_owned(),
+        }
+    }
+
+    fn enrols(&self) -> bool {
+        matches!(self.action, Action::New | Action::Enrol) && self.opened.is_some()
+    }
+
+    fn describe(&self) -> String {
+        let of = match self.key.gun.as_str() {
+            "" => String::new(),
+            gun => format!(" of {}", escape(gun)),
+        };
+        let role = match self.key.role.as_str() {
+            "" => "key".to_owned(),
+            role => format!("{} key", escape(role)),
+        };
+        format!(
+            "{role}{of} {}, into the store {}",
+            self.key.id,
+            self.target.as_str()
+        )
+    }
+}
+
+/// Guard state of an archive beside what is recorded here.
+struct Compared {
+    rises: Vec<(Gun, Lineage, State)>,
+    told: Vec<ArchivedState>,
+}
+
+impl Keyring {
+    pub(super) async fn restore(
+        &self,
+        restore: &v1::RestoreBackup,
+        docker_dir: &str,
+        home: &Path,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<BackupDone, Fault> {
+        let store = match restore.store.as_str() {
+            "" => None,
+            store => match self.store_named(store)? {
+                #[allow(unreachable_patterns, reason = "stores that take no key in")]
+                store @ (StoreName::File | StoreName::Docker) => Some(store),
+                #[allow(unreachable_patterns, reason = "stores that take no key in")]
+                _ => {
+                    return Err(Fault::Usage(
+                        "a restore goes to the stores file and docker; `signet key move` takes a \
+                         key to a card"
+                            .to_owned(),
+                    ));
+                }
+            },
+        };
+        let members = receive(stream).await?;
+        let _one = stream.while_there(ONE_AT_A_TIME.lock()).await?;
+        let (manifest, mut candidates) = candidates(&members)?;
+        if !restore.only.is_empty() {
+            chosen(&mut candidates, &restore.only)?;
+        }
+        if candidates
+            .iter()
+            .any(|key| store.unwrap_or(key.store) == StoreName::Docker)
+        {
+            self.same_docker_dir(docker_dir)?;
+        }
+        let source = name(&restore.source);
+        person.about(vec![format!("restores keys from {source}")]);
+        let archive = manifest.as_ref().map_or("-", |manifest| &manifest.id);
+        let files = self.file.run(|store| store.files()).await??;
+        let mut opener = Opener::of(&members);
+        let mut plan = self
+            .plan(
+                candidates,
+                store,
+                docker_dir,
+                archive,
+                &files,
+                &mut opener,
+                person,
+                stream,
+            )
+            .await?;
+        let compared = self.compare(&members).await?;
+        let done = |plan: &[Planned<'_>], compared: Compared, log_entry, changed| BackupDone {
+            keys: plan.iter().map(Planned::told).collect(),
+            log_entry,
+            state: compared.told,
+            changed,
+        };
+        if restore.dry_run {
+            return Ok(done(&plan, compared, 0, false));
+        }
+        confirm(&plan, &source, person, stream).await?;
+        let placed = self
+            .sealed(&members, &mut plan, &files, &opener, person, stream)
+            .await?;
+        let keys: Vec<(IndexEntry, NewEntry)> = self.enrolments(&plan, person)?;
+        if placed.is_empty() && keys.is_empty() && compared.rises.is_empty() {
+            return Ok(done(&plan, compared, 0, false));
+        }
+        let entry = NewEntry {
+            summary: format!("{} keys from {source}, archive {archive}", keys.len()),
+            ..archive_entry("restore", person)
+        };
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|_| Fault::Internal("the system gives no randomness"))?;
+        let journal = Journal {
+            private: self.docker_dir.join("trust").join("private"),
+            files: placed,
+            restored: Restored {
+                id: hex::encode(id),
+                keys,
+                state: compared.rises.clone(),
+                entry,
+            },
+        };
+        let number = self.carry_out(journal, home).await?;
+        Ok(done(&plan, compared, number, true))
+    }
+
+    /// Opens every key, and says what is to be done with it.
+    #[allow(clippy::too_many_arguments, reason = "the surroundings of one request")]
+    async fn plan<'a>(
+        &self,
+        candidates: Vec<Candidate<'a>>,
+        store: Option<StoreName>,
+        docker_dir: &str,
+        archive: &str,
+        files: &Files,
+        opener: &mut Opener<'_>,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<Vec<Planned<'a>>, Fault> {
+        let (listed, _) = self.list(docker_dir).await?;
+        let index = self.index();
+        let here: HashSet<(KeyId, StoreName)> = listed
+            .iter()
+            .filter(|key| key.info().state != "gone")
+            .map(|key| (key.id, key.store))
+            .collect();
+        let ids: Vec<KeyId> = candidates.iter().map(|key| key.id).collect();
+        let removed = self
+            .recorder
+            .run(move |ledger| ledger.tombstones(&ids))
+            .await?;
+        let removed: HashMap<KeyId, String> =
+            removed.into_iter().map(|t| (t.id, t.reason)).collect();
+        // Both keyrings come back together, so both must be known to be the person's own.
+        let native = candidates.iter().any(|key| key.store == StoreName::File);
+        let mut rings = None;
+        if native && files.is_empty() && store != Some(StoreName::Docker) {
+            for ring in [Ring::Repository, Ring::Root] {
+                if let Some(problem) = opener.ring(ring, person, stream).await? {
+                    rings.get_or_insert(problem);
+                }
+            }
+        }
+        let total = candidates.len();
+        let mut plan = Vec::with_capacity(total);
+        for (at, mut key) in candidates.into_iter().enumerate() {
+            if at % STEP == 0 {
+                progress(at, total, stream).await?;
+            }
+            let target = store.unwrap_or(key.store);
+            let in_target = here.contains(&(key.id, target));
+            let enrolled = index.get(&key.id);
+            let elsewhere = enrolled.filter(|entry| here.contains(&(key.id, store_of(entry))));
+            let planned = |key, action, opened, problem, here| Planned {
+                key,
+                target,
+                action,
+                opened,
+                problem,
+                here,
+            };
+            let state = match (
+                in_target || elsewhere.is_some(),
+                enrolled,
+                removed.get(&key.id),
+            ) {
+                (true, _, _) => "here",
+                (false, Some(_), _) => "gone",
+                (false, None, Some(_)) => "removed",
+                (false, None, None) => "absent",
+            };
+            if elsewhere.is_some() {
+                plan.push(planned(key, Action::Same, None, None, state));
+                continue;
+            }
+            let opening = match (&rings, key.store) {
+                (Some(problem), StoreName::File) => Err(problem.clone()),
+                (_, StoreName::File) => {
+                    let opening = opener.native(key.file, &key.id, &key.role, person, stream);
+                    opening.await?
+                }
+                _ => {
+                    let opening = opener.docker(key.file, &key.id, &key.label, person, stream);
+                    opening.await?
+                }
+            };
+            let opened = match opening {
+                Ok(ForeignKey {
+                    key: opened,
+                    role,
+                    gun,
+                }) => {
+                    prove(&opened, "restore", archive)?;
+                    // What the file says counts; what the manifest says fills in.
+                    let role = if role.is_empty() {
+                        key.role.clone()
+                    } else {
+                        role
+                    };
+                    let gun = gun.unwrap_or_else(|| key.gun.clone());
+                    match of_key(role_and_gun(&role, &gun))? {
+                        Ok((role, gun)) => {
+                            key.role = role;
+                            key.gun = gun.unwrap_or_default();
+                            Ok(opened)
+                        }
+                        Err(problem) => Err(problem),
+                    }
+                }
+                Err(problem) => Err(problem),
+            };
+            let (action, opened, problem) = match opened {
+                Ok(opened) => {
+                    let opened = Some(Arc::new(opened));
+                    let gun = Some(key.gun.clone()).filter(|gun| !gun.is_empty());
+                    match enrolled {
+                        Some(entry) if (&entry.role, &entry.gun) != (&key.role, &gun) => {
+                            let problem = Problem::new(&Fault::Conflict {
+                                id: key.id,
+                                found: words(&key.role, gun.as_deref()),
+                                indexed: words(&entry.role, entry.gun.as_deref()),
+                            });
+                            (Action::Conflict, None, Some(problem))
+                        }
+                        _ if in_target => (Action::Enrol, opened, None),
+                        _ => (Action::New, opened, None),
+                    }
+                }
+                // As docker's own tools would put it back: it opens or not when it is used.
+                Err(problem)
+                    if problem.is_locked()
+                        && !in_target
+                        && (key.store, target) == (StoreName::Docker, StoreName::Docker) =>
+                {
+                    fill_in(&mut key);
+                    (Action::New, None, Some(problem))
+                }
+                Err(problem) => (Action::Left, None, Some(problem)),
+            };
+            plan.push(planned(key, action, opened, problem, state));
+        }
+        progress(total, total, stream).await?;
+        Ok(plan)
+    }
+
+    /// The files to be written: as they came where the same keyrings open them here, else encrypted
+    /// anew.
+    async fn sealed(
+        &self,
+        members: &Members,
+        plan: &mut [Planned<'_>],
+        files: &Files,
+        opener: &Opener<'_>,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<Vec<Member>, Fault> {
+        let of_archive = |path: &str| members.get(path).map(|file| file.as_slice());
+        let (repository, root) = (of_archive(path::KEYRING), of_archive(path::ROOT));
+        let native = |planned: &&mut Planned<'_>| {
+            planned.action == Action::New && planned.target == StoreName::File
+        };
+        let moved = plan
+            .iter_mut()
+            .filter(native)
+            .any(|planned| planned.key.store != StoreName::File);
+        let any = plan.iter_mut().filter(native).count() > 0;
+        let both = |ring| opener.is_open(ring);
+        let empty = files.is_empty() && both(Ring::Repository) && both(Ring::Root) && !moved;
+        let same = files.repository.as_ref().map(|file| file.as_slice()) == repository
+            && files.root.as_ref().map(|file| file.as_slice()) == root
+            && repository.is_some();
+        let mut placed = Vec::new();
+        if any && empty {
+            for (path, file) in [(path::KEYRING, repository), (path::ROOT, root)] {
+                placed.extend(file.map(|data| Member {
+                    path: path.to_owned(),
+                    data: data.to_vec(),
+                }));
+            }
+        }
+        for planned in plan.iter_mut().filter(|p| p.action == Action::New) {
+            let id = planned.key.id;
+            let path = match planned.target {
+                StoreName::File => path::native(&id.to_string()),
+                _ => path::docker(&id.to_string()),
+            };
+            let verbatim = planned.key.store == planned.target
+                && (planned.target == StoreName::Docker || empty || same);
+            let data = match (&planned.opened, verbatim) {
+                (_, true) => planned.key.file.to_vec(),
+                (None, false) => continue,
+                (Some(key), false) => {
+                    let new = NewKey {
+                        role: planned.key.role.clone(),
+                        gun: Some(planned.key.gun.clone()).filter(|gun| !gun.is_empty()),
+                    };
+                    self.seal(key, new, planned, person, stream).await?
+                }
+            };
+            placed.push(Member { path, data });
+        }
+        Ok(placed)
+    }
+
+    /// A key encrypted for the store that it moves to.
+    async fn seal(
+        &self,
+        key: &Arc<PrivateKey>,
+        new: NewKey,
+        planned: &Planned<'_>,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<Vec<u8>, Fault> {
+        if planned.target == StoreName::File {
+            let key = Arc::clone(key);
+            let work: Work<FileStore, _> =
+                Arc::new(move |store, presence| store.seal(&key, &new, presence));
+            return person.with(&self.file, stream, false, work).await;
+        }
+        let ask = SecretRequest {
+            role: new.role.clone(),
+            gun: new.gun.clone().unwrap_or_default(),
+            label: planned.key.label.clone(),
+            new_secret: true,
+            attempts_left: 1,
+            ..ask::plain(SecretName::Key(planned.key.id))
+        };
+        let given = person.ask(stream, &ask).await?;
+        let locked = || StoreError::Locked {
+            what: ask::what(&ask.name),
+        };
+        let (given, _) = given.ok_or_else(locked)?;
+        Ok(DockerStore::seal(key, &new, &given.secret)?)
+    }
+
+    fn enrolments(
+        &self,
+        plan: &[Planned<'_>],
+        person: &Person<'_>,
+    ) -> Result<Vec<(IndexEntry, NewEntry)>, Fault> {
+        let index = self.index();
+        let mut taken: HashSet<String> = HashSet::new();
+        let mut keys = Vec::new();
+        for planned in plan.iter().filter(|planned| planned.enrols()) {
+            let Some(opened) = &planned.opened else {
+                continue;
+            };
+            let id = planned.key.id;
+            let before = index.get(&id);
+            // A label of the archive that is somebody else's here is left out.
+            let label = match before {
+                Some(entry) => entry.label.clone(),
+                None => self
+                    .free_label(&planned.key.label, Some(id))
+                    .ok()
+                    .filter(|label| label.is_empty() || taken.insert(label.clone()))
+                    .unwrap_or_default(),
+            };
+            let mut certificates = planned.key.certificates.clone();
+            certificates.extend(before.iter().flat_map(|entry| entry.certificates.clone()));
+            certificates.sort_unstable();
+            certificates.dedup();
+            let entry = IndexEntry {
+                id,
+                role: planned.key.role.clone(),
+                gun: Some(planned.key.gun.clone()).filter(|gun| !gun.is_empty()),
+                label,
+                store: planned.target.as_str().to_owned(),
+                public: opened.public().clone(),
+                enrolled_at: before.map_or_else(now, |entry| entry.enrolled_at),
+                certificates,
+                used_opaque: before.is_some_and(|entry| entry.used_opaque),
+                places: Vec::new(),
+            };
+            let log = journal::of_key(&entry, &archive_entry("restore", person));
+            keys.push((entry, log));
+        }
+        Ok(keys)
+    }
+
+    /// The archive's guard state beside what is recorded.
+    async fn compare(&self, members: &Members) -> Result<Compared, Fault> {
+        let mut compared = Compared {
+            rises: Vec::new(),
+            told: Vec::new(),
+        };
+        let Some(json) = members.get(path::STATE) else {
+            return Ok(compared);
+        };
+        let bad = |error: crate::backup::state::BadState| Fault::Archive(error.to_string());
+        let archived = Archived::parse(json).map_err(bad)?;
+        for collection in &archived.collections {
+            let (gun, lineage, claimed) = collection.read().map_err(bad)?;
+            let of = gun.clone();
+            let history = self.recorder.run(move |ledger| ledger.history(&of)).await?;
+            let here = history.collections.get(&lineage);
+            let other = here.is_none() && !history.collections.is_empty();
+            let mut rises = here.is_none();
+            for (role, claimed) in &claimed.roles {
+                let highest = |state: &signet_trust::guard::RoleState| {
+                    let seen = state.seen.map_or(0, |mark| mark.version);
+                    seen.max(state.signed.map_or(0, |(mark, _)| mark.version))
+                };
+                let recorded = here
+                    .and_then(|state| state.roles.get(role))
+                    .map_or(0, highest);
+                let claimed = highest(claimed);
+                rises |= claimed > recorded;
+                compared.told.push(ArchivedState {
+                    gun: gun.to_string(),
+                    role: role.to_string(),
+                    archived: claimed,
+                    here: recorded,
+                    action: match claimed.cmp(&recorded) {
+                        _ if other => "other",
+                        std::cmp::Ordering::Greater => "rises",
+                        std::cmp::Ordering::Less => "lower",
+                        std::cmp::Ordering::Equal => "same",
+                    }
+                    .to_owned(),
+                });
+            }
+            // Another lineage of the same name is another collection, which only a base shows.
+            if rises && !other {
+                compared.rises.push((gun, lineage, claimed));
+            }
+        }
+        Ok(compared)
+    }
+
+    /// Writes everything, or nothing; the number of the log entry.
+    async fn carry_out(&self, journal: Journal, home: &Path) -> Result<u64, Fault> {
+        let at = home.to_owned();
+        let journal = self
+            .file
+            .run(move |_| -> Result<_, StoreError> {
+                let existed = journal.existing(&at);
+                journal.write(&at)?;
+                if let Err(error) = journal.place(&at) {
+                    journal::remove(&at)?;
+                    return Err(error);
+                }
+                Ok((journal, existed))
+            })
+            .await??;
+        let (journal, existed) = journal;
+        let restored = journal.restored.clone();
+        let recorded = self
+            .recorder
+            .run(move |ledger| {
+                let number = ledger.restore(&restored)?;
+                Ok((number, ledger.index()?))
+            })
+            .await;
+        let at = home.to_owned();
+        match recorded {
+            Ok((number, index)) => {
+                self.set_index(index);
+                self.file.run(move |_| journal::remove(&at)).await??;
+                Ok(number)
+            }
+            Err(fault) => {
+                self.file
+                    .run(move |_| {
+                        journal.undo(&at, &existed);
+                        journal::remove(&at)
+                    })
+                    .await??;
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// Keeps the keys that were asked for.
+fn chosen(candidates: &mut Vec<Candidate<'_>>, only: &[String]) -> Result<(), Fault> {
+    let is = |key: &Candidate<'_>, wanted: &str| {
+        let id = key.id.to_string();
+        (wanted.len() >= 7 && id.starts_with(&wanted.to_ascii_lowercase()))
+            || (!key.label.is_empty() && key.label == wanted)
+            || wanted.split_once('@') == Some((key.role.as_str(), key.gun.as_str()))
+            || (wanted == "root" && key.role == "root")
+    };
+    for key in candidates.iter_mut() {
+        fill_in(key);
+    }
+    if let Some(wanted) = only
+        .iter()
+        .find(|wanted| !candidates.iter().any(|key| is(key, wanted)))
+    {
+        return Err(Fault::Usage(format!(
+            "the archive holds no key called {:?}",
+            escape(wanted)
+        )));
+    }
+    candidates.retain(|key| only.iter().any(|wanted| is(key, wanted)));
+    Ok(())
+}
+
+/// What the headers of a key in Docker's format say, where no manifest said it.
+fn fill_in(key: &mut Candidate<'_>) {
+    if key.store == StoreName::Docker
+        && key.role.is_empty()
+        && let Ok(file) = KeyFile::parse(key.file)
+    {
+        key.role = file.role.clone().unwrap_or_default();
+        key.gun = file.gun.clone().unwrap_or_default();
+    }
+}
+
+/// Root keys are enrolled only after a yes to their IDs.
+async fn confirm(
+    plan: &[Planned<'_>],
+    source: &str,
+    person: &mut Person<'_>,
+    stream: &mut Stream<BackupRequest>,
+) -> Result<(), Fault> {
+    let roots: Vec<&Planned<'_>> = plan
+        .iter()
+        .filter(|planned| planned.enrols() && planned.key.role == "root")
+        .collect();
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let written = plan
+        .iter()
+        .filter(|planned| matches!(planned.action, Action::New | Action::Enrol));
+    let mut summary = vec![format!("restores from {source}:")];
+    summary.extend(written.map(|planned| format!("  {}", planned.describe())));
+    person.about(summary);
+    let ids: Vec<String> = roots
+        .iter()
+        .map(|planned| planned.key.id.to_string())
+        .collect();
+    let question = match &ids[..] {
+        [id] => format!("Is {id} your root key?"),
+        ids => format!("Are these your root keys: {}?", ids.join(", ")),
+    };
+    person.confirm(stream, &question).await?;
+    Ok(())
+}
+
+fn words(role: &str, gun: Option<&str>) -> String {
+    match gun {
+        Some(gun) => format!("{role} of {gun}"),
+        None => role.to_owned(),
+    }
+}
