@@ -1,5 +1,6 @@
 //! The agent as the command sees it: a connection that was checked before its first byte.
 
+pub(crate) mod archive;
 mod card;
 pub(crate) mod change;
 mod connect;
@@ -31,6 +32,11 @@ impl AgentClient {
     /// Who answered.
     pub(crate) const fn hello(&self) -> &v1::HelloReply {
         &self.hello
+    }
+
+    /// The connection itself.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Signs documents.

@@ -3,6 +3,7 @@
 //! Scripts depend on these names; they are only ever added to. Flags that every command knows are
 //! in [`Globals`] and stand before or after the verb.
 
+mod backup;
 mod card;
 mod key;
 pub(crate) mod store;
@@ -11,6 +12,9 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub(crate) use backup::{
+    BackupArgs, BackupCommand, BackupCreateArgs, BackupOpenArgs, RestoreArgs,
+};
 pub(crate) use card::{
     CardArgs, CardAttestArgs, CardCommand, CardForgetArgs, CardPinArgs, CardResetArgs,
     CardSerialArgs, CardSetupArgs,
@@ -70,7 +74,7 @@ pub(crate) struct Globals {
                        logged. RULE is rollback, restart, lineage, gap, key, threshold, expiry, \
                        opaque or check: the refusal names it")]
     pub(crate) allow: Vec<Rule>,
-    /// Read a passphrase from a descriptor; WHAT is keyring, root, repository or a KEY; repeatable
+    /// Read a passphrase from a descriptor; WHAT is keyring, root, repository, archive or a KEY; repeatable
     #[arg(long, global = true, value_name = "[WHAT:]N", help_heading = GLOBAL)]
     pub(crate) passphrase_fd: Vec<FdSpec>,
     /// Read the new secret from a descriptor (key passphrase, keyring passphrase, key export, card
@@ -186,6 +190,10 @@ pub(crate) enum Command {
     Doctor,
     /// The signature log
     Log(LogArgs),
+    /// Every key in one encrypted file, and the rehearsal that it opens
+    Backup(BackupArgs),
+    /// Put keys back from a backup, or from a tarball of Docker's
+    Restore(RestoreArgs),
     /// The daemon by hand
     Agent(AgentArgs),
     /// Print a completion script
@@ -197,10 +205,6 @@ pub(crate) enum Command {
     // Names of later releases: said so, rather than "unrecognized".
     #[command(hide = true)]
     Signer(Reserved),
-    #[command(hide = true)]
-    Backup(Reserved),
-    #[command(hide = true)]
-    Restore(Reserved),
     #[command(hide = true)]
     Migrate(Reserved),
     #[command(hide = true)]

@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub(crate) mod agent;
+pub(crate) mod backup;
 pub(crate) mod card;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -13,6 +14,7 @@ pub(crate) mod man;
 pub(crate) mod plugin;
 pub(crate) mod push;
 pub(crate) mod repo;
+pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod sign;
 pub(crate) mod status;
@@ -42,12 +44,12 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Status => status::run(ctx).await,
         Command::Doctor => doctor::run(ctx).await,
         Command::Log(args) => log::run(args, ctx).await,
+        Command::Backup(args) => backup::run(args, ctx).await,
+        Command::Restore(args) => restore::run(args, ctx).await,
         Command::Agent(args) => agent::run(args, ctx).await,
         Command::Completions(args) => completions::run(&args, &ctx.ui),
         Command::Man(args) => man::run(&args, &ctx.ui),
         Command::Signer(_)
-        | Command::Backup(_)
-        | Command::Restore(_)
         | Command::Migrate(_)
         | Command::Policy(_)
         | Command::Grant(_)
@@ -62,8 +64,6 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
 pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Signer(_) => "signer",
-        Command::Backup(_) => "backup",
-        Command::Restore(_) => "restore",
         Command::Migrate(_) => "migrate",
         Command::Policy(_) => "policy",
         Command::Grant(_) => "grant",

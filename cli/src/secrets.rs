@@ -68,6 +68,8 @@ enum Answers {
     /// Whatever file `key import` or `key export` opens; the exported copy where nothing else is
     /// given for it.
     File,
+    /// The archive of `backup` and `restore`.
+    Archive,
     /// The second secret.
     New,
 }
@@ -104,8 +106,7 @@ impl Secrets {
     ///
     /// # Errors
     ///
-    /// Exit 2: a descriptor without its WHAT where none is implied, or one for archives, which this
-    /// release does not have.
+    /// Exit 2: a descriptor without its WHAT where none is implied.
     pub(crate) fn new(
         globals: &Globals,
         command: &Command,
@@ -209,6 +210,19 @@ impl Secrets {
         Ok(Some((secret, source)))
     }
 
+    /// The passphrase of the archive, if a descriptor holds it.
+    ///
+    /// # Errors
+    ///
+    /// Exit 5 when the descriptor cannot be read.
+    pub(crate) async fn archive(&mut self) -> Result<Option<Held>, Failure> {
+        let offer = self.offers.iter().find(|o| o.answers == Answers::Archive);
+        match offer.map(|offer| offer.from.clone()) {
+            Some(From::Descriptor(fd)) => self.descriptor(fd).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Forgets what was refused for files whose key is not known yet: the next file is another one.
     pub(crate) fn next_file(&mut self) {
         let of_file = |question: &Question| question.key_id.is_empty();
@@ -260,6 +274,7 @@ impl Secrets {
                 (what == What::Key && !ask.new_secret)
                     || (what == What::Export && !self.has(&Answers::New))
             }
+            Answers::Archive => false,
             Answers::New => what == What::Export,
         }
     }
@@ -287,6 +302,7 @@ fn meaning(spec: &FdSpec, command: &Command) -> Result<Vec<Answers>, Failure> {
     let Some(what) = spec.what.as_deref() else {
         return match command {
             Command::Unlock(_) => Ok(vec![Answers::Keyring]),
+            Command::Backup(_) | Command::Restore(_) => Ok(vec![Answers::Archive]),
             Command::Keyring(args) => {
                 let (KeyringCommand::Passphrase(which) | KeyringCommand::Rotate(which)) =
                     &args.command;
@@ -307,9 +323,7 @@ fn meaning(spec: &FdSpec, command: &Command) -> Result<Vec<Answers>, Failure> {
         "keyring" => Ok(vec![Answers::Keyring]),
         "root" => Ok(vec![Answers::Root, Answers::DockerRoot]),
         "repository" => Ok(vec![Answers::Repository]),
-        "archive" => Err(Failure::usage(
-            "--passphrase-fd archive: archives are not in this release",
-        )),
+        "archive" => Ok(vec![Answers::Archive]),
         key => Ok(vec![Answers::Key(key.to_owned())]),
     }
 }

@@ -4,7 +4,7 @@
 //! shown is looked up here.
 
 mod export;
-mod import;
+pub(crate) mod import;
 mod show;
 mod transfer;
 

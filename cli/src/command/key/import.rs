@@ -4,7 +4,7 @@
 //! ID, and stores it; nothing of the source is changed. One file that fails does not keep the
 //! others back: then the exit code is 8, and what is missing is named.
 
-mod source;
+pub(crate) mod source;
 
 use serde_json::json;
 use signet_proto::v1::{ImportKey, key_change::Change};

@@ -22,31 +22,33 @@ const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 16;
 
 /// One private-key block.
-pub(super) struct Block {
+pub(crate) struct Block {
     /// File, and place in it where it holds several.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// The block, from BEGIN to END.
-    pub(super) pem: Zeroizing<Vec<u8>>,
+    pub(crate) pem: Zeroizing<Vec<u8>>,
+    /// The file as it is where it holds no other block; else the block.
+    pub(crate) whole: Zeroizing<Vec<u8>>,
     /// What a name of the old layout says; headers are the agent's to read.
-    pub(super) role: Option<String>,
+    pub(crate) role: Option<String>,
     /// As `role`.
-    pub(super) gun: Option<String>,
+    pub(crate) gun: Option<String>,
     /// The ID that the file's name claims.
-    pub(super) expected_id: Option<String>,
+    pub(crate) expected_id: Option<String>,
 }
 
 /// Everything that the paths on the command line lead to.
 #[derive(Default)]
-pub(super) struct Found {
-    pub(super) blocks: Vec<Block>,
+pub(crate) struct Found {
+    pub(crate) blocks: Vec<Block>,
     /// Files that hold no usable key, and why.
-    pub(super) failures: Vec<(String, Failure)>,
+    pub(crate) failures: Vec<(String, Failure)>,
     /// What was passed over.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads files and directories.
-pub(super) fn find(paths: &[PathBuf]) -> Found {
+pub(crate) fn find(paths: &[PathBuf]) -> Found {
     let mut found = Found::default();
     for path in paths {
         match fs::metadata(path) {
@@ -153,7 +155,7 @@ fn read_bounded(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 }
 
 /// The private-key blocks of a file; at least one.
-fn blocks(bytes: &[u8], path: &Path) -> Result<Vec<Block>, KeyFileError> {
+pub(crate) fn blocks(bytes: &[u8], path: &Path) -> Result<Vec<Block>, KeyFileError> {
     let parsed = KeyFile::parse_all(bytes)?;
     let legacy = legacy_part(path).as_deref().and_then(legacy_name);
     let several = parsed.len() > 1;
@@ -183,6 +185,7 @@ fn blocks(bytes: &[u8], path: &Path) -> Result<Vec<Block>, KeyFileError> {
             let (role, gun) = legacy.map_or((None, None), |legacy| (legacy.role, legacy.gun));
             Block {
                 source,
+                whole: Zeroizing::new(if several { pem } else { bytes }.to_vec()),
                 pem: without_headers(pem, role.is_some(), gun.is_some()),
                 role,
                 gun,

@@ -1,0 +1,171 @@
+//! `signet restore`: from a backup, or from what Docker's documentation taught to keep.
+
+use std::{fs, io::Write as _, path::Path};
+
+use serde_json::json;
+use signet_proto::{
+    archive::{Member, path},
+    v1::{ArchivedKey, RestoreBackup, backup_start::What},
+};
+
+use super::backup::{
+    foreign, key_json, missing, named,
+    sealed::{self, Kind, kind},
+};
+use crate::{
+    Context,
+    agent::archive::archive,
+    args::RestoreArgs,
+    failure::{Failure, Missing, exit},
+    ui::text::escape,
+};
+
+/// Restores keys.
+pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Failure> {
+    let file = &args.file;
+    let unread = |error| Failure::file("read", file, error);
+    let is_dir = fs::metadata(file).map_err(unread)?.is_dir();
+    let mut wrong: Vec<Missing> = Vec::new();
+    let members = if !is_dir && kind(file).map_err(unread)? == Kind::Age {
+        sealed::open(file, &args.identity, ctx).await?.1
+    } else {
+        let found = foreign::read(file).await?;
+        for note in &found.notes {
+            ctx.ui.warn(note);
+        }
+        wrong = found.missing;
+        if found.members.is_empty() {
+            return Err(Failure::new(
+                exit::FAILED,
+                "no_keys",
+                format!("{} holds no key that could be restored", file.display()),
+            )
+            .fix("a backup of Signet's, a tarball or copy of trust/private, or a notary export bundle")
+            .missing(wrong));
+        }
+        found.members
+    };
+    let policy = members
+        .iter()
+        .find(|member| member.path == path::POLICY)
+        .cloned();
+    let restore = RestoreBackup {
+        source: file.display().to_string(),
+        dry_run: args.dry_run,
+        only: args.only.clone(),
+        store: args.store.clone().unwrap_or_default(),
+    };
+    let done = archive(ctx, What::Restore(restore), Some(members))
+        .await?
+        .done;
+    let settings = match policy {
+        Some(policy) if !args.dry_run => put_beside(&policy, &ctx.places.config)?,
+        _ => None,
+    };
+    wrong.extend(missing(&done.keys));
+    if ctx.ui.is_json() {
+        let state: Vec<_> = done
+            .state
+            .iter()
+            .map(|state| {
+                json!({
+                    "gun": state.gun,
+                    "role": state.role,
+                    "archived": state.archived,
+                    "here": (state.here > 0).then_some(state.here),
+                    "action": state.action,
+                })
+            })
+            .collect();
+        let mut object = json!({
+            "v": 1,
+            "file": file,
+            "dry_run": args.dry_run,
+            "changed": done.changed,
+            "keys": done.keys.iter().map(key_json).collect::<Vec<_>>(),
+            "state": state,
+            "settings": settings,
+            "log_entry": (done.log_entry > 0).then_some(done.log_entry),
+        });
+        if !wrong.is_empty() {
+            object["missing"] = json!(wrong);
+        }
+        ctx.ui.json(&object);
+    } else {
+        for key in &done.keys {
+            ctx.ui.data(line(key, args.dry_run));
+        }
+        for state in done.state.iter().filter(|state| state.action == "rises") {
+            ctx.ui.data(format_args!(
+                "guard: {} of {} rises to version {}, as the backup claims",
+                escape(&state.role),
+                escape(&state.gun),
+                state.archived
+            ));
+        }
+        if let Some(settings) = &settings {
+            ctx.ui.warn(format_args!(
+                "the backup has other settings than agent.toml; they are in {settings} and not in \
+                 force: compare the two with diff"
+            ));
+        }
+    }
+    finish(file, &done.keys, wrong)
+}
+
+fn line(key: &ArchivedKey, dry_run: bool) -> String {
+    let name = named(&key.role, &key.gun, &key.label, &key.key_id);
+    let said = match (key.action.as_str(), dry_run) {
+        ("new", true) => format!("would go into the store {}", key.target),
+        ("new", false) => format!("restored into the store {}", key.target),
+        ("enrol", true) => format!("is in the store {} and would be enrolled", key.target),
+        ("enrol", false) => format!("was in the store {}; enrolled", key.target),
+        ("same", _) => "is here already".to_owned(),
+        ("conflict", _) => "is here as something else; left out".to_owned(),
+        _ => "left out".to_owned(),
+    };
+    match key.problem.as_str() {
+        "" => format!("{name}: {said}"),
+        problem => format!("{name}: {said}: {}", escape(problem)),
+    }
+}
+
+fn finish(file: &Path, keys: &[ArchivedKey], wrong: Vec<Missing>) -> Result<(), Failure> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let fine = keys.iter().filter(|key| key.exit == 0).count();
+    let one = wrong[0].exit;
+    let exit = match fine == 0 && wrong.iter().all(|missing| missing.exit == one) {
+        true => one,
+        false => exit::PARTIAL,
+    };
+    let message = format!(
+        "{} of the keys in {} were not restored, or not proved",
+        wrong.len(),
+        file.display()
+    );
+    Err(Failure::new(exit, "partial", message)
+        .fix(
+            "the same command again, with the passphrases that were missing, restores and enrols \
+             the rest; what is there is left as it is",
+        )
+        .missing(wrong))
+}
+
+/// Settings are never merged: those of the archive are written beside the ones in force, where
+/// they differ.
+fn put_beside(policy: &Member, config: &Path) -> Result<Option<String>, Failure> {
+    let current = config.join("agent.toml");
+    if fs::read(&current).is_ok_and(|current| current == policy.data) {
+        return Ok(None);
+    }
+    let beside = config.join("agent.toml.restored");
+    let failed = |error| Failure::file("write", &beside, error);
+    fs::create_dir_all(config).map_err(failed)?;
+    let mut temp = tempfile::NamedTempFile::new_in(config).map_err(failed)?;
+    temp.write_all(&policy.data).map_err(failed)?;
+    temp.as_file().sync_all().map_err(failed)?;
+    temp.persist(&beside).map_err(|error| failed(error.error))?;
+    Ok(Some(beside.display().to_string()))
+}
