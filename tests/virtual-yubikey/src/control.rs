@@ -115,9 +115,11 @@ fn act(device: &Device, words: &[&str]) -> Result<(), String> {
         ["delay", time] => device.delay_signatures(milliseconds(time)?),
         ["delay", ins, time] => device.delay(byte(ins)?, milliseconds(time)?),
         ["fault", ins, status, ref times @ ..] => {
-            let status = u16::from_str_radix(status, 16);
-            let status = status.map_err(|_| "a status word is four hex digits")?;
-            let fault = Fault::Answer(status.to_be_bytes().to_vec());
+            let status = bytes(status)?;
+            if status.len() != 2 {
+                return Err("a status word is four hex digits".into());
+            }
+            let fault = Fault::Answer(status);
             device.fail(byte(ins)?, fault, count(times)?);
         }
         ["garbage", ins, content, ref times @ ..] => {
