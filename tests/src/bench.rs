@@ -1,6 +1,28 @@
 //! What the benchmarks of `make bench` are made of.
 
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+
+pub mod agent;
 pub mod collection;
 pub mod cost;
+pub mod notary;
+pub mod signatures;
 pub mod socket;
 pub mod table;
+
+/// How long an agent may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Unix seconds.
+///
+/// # Errors
+///
+/// When the clock stands before 1970.
+pub fn now() -> Result<i64> {
+    Ok(SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)?
+        .as_secs()
+        .try_into()?)
+}

@@ -1,8 +1,9 @@
-//! A client of the agent's socket that does nothing but sign, and the same for `notary-signer`.
+//! A client of the agent that does nothing but sign, over the socket or without one.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,54 +11,107 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256, Sha512};
+use signet_agent::service::Shared;
 use signet_proto::v1::{
-    Base, Chunk, Item, Part, PromptMode, Report, SignRequest, Start, Step, part::Kind,
-    report::Outcome, sign_event::Event, sign_request::Message, signer_client::SignerClient,
+    Answer, Base, Chunk, Item, Part, PromptMode, Report, Secret, SignEvent, SignRequest, Start,
+    Step, answer, part::Kind, report::Outcome, secret, sign_event::Event, sign_request::Message,
+    signer_client::SignerClient,
 };
 use signet_trust::{
     Algorithm, Method, PrivateKey, RoleName, Signature,
     document::{Body, FileMeta, Snapshot, Targets, Timestamp, to_wire},
     time::Expiry,
 };
-use tokio::net::UnixStream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tokio::{net::UnixStream, sync::mpsc};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 
 use super::collection::{Collection, target};
+use crate::lab::KEYRING_PASSPHRASE;
+
+/// A client that has one document after the other signed.
+pub trait Signs: Send + 'static {
+    /// Has one signed, and verifies the signature; how long that took.
+    ///
+    /// # Errors
+    ///
+    /// When the signer refuses.
+    fn sign(&mut self) -> impl Future<Output = Result<Duration>> + Send;
+}
 
 /// Connects to an agent's socket.
 ///
 /// # Errors
 ///
 /// When nobody listens.
-pub async fn connect(socket: &Path) -> Result<Channel> {
+pub async fn connect(socket: &Path) -> Result<Way> {
     let socket: Arc<PathBuf> = Arc::new(socket.to_path_buf());
     let connector = tower::service_fn(move |_: Uri| {
         let socket = Arc::clone(&socket);
         async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(&*socket).await?)) }
     });
-    Ok(Endpoint::from_static("http://agent")
+    let channel = Endpoint::from_static("http://agent")
         .connect_with_connector(connector)
-        .await?)
+        .await?;
+    Ok(Way::Socket(SignerClient::new(channel)))
 }
 
 /// One collection whose snapshot and timestamp this client signs itself, as a server would.
 #[derive(Debug)]
 pub struct Publisher {
     collection: Collection,
-    signer: SignerClient<Channel>,
-    parts: Vec<(Kind, &'static str, Vec<u8>)>,
+    agent: Way,
+    reports: bool,
+    /// The published base: kind, role, document, SHA-256.
+    parts: Vec<(Kind, &'static str, Vec<u8>, Vec<u8>)>,
     targets: Targets,
+    /// The agent has the base.
+    sent: bool,
     released: Option<Vec<u8>>,
+    count: u64,
+}
+
+/// Where the agent is.
+#[derive(Clone)]
+pub enum Way {
+    /// On the other end of a socket.
+    Socket(SignerClient<Channel>),
+    /// In this process.
+    Process(Arc<Shared>),
+    /// Not there yet.
+    None,
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Socket(_) => "Socket",
+            Self::Process(_) => "Process",
+            Self::None => "None",
+        })
+    }
 }
 
 impl Publisher {
     /// Builds the published base of version 1, with one tag.
     ///
+    /// One that `reports` says that each version was published, and goes on from it. One that does
+    /// not signs the same version again and again, each time with another content, which replaces
+    /// what never arrived: nothing but signatures.
+    ///
     /// # Errors
     ///
     /// When a document cannot be made.
-    pub fn new(channel: Channel, gun: &str, algorithm: Algorithm, now: i64) -> Result<Self> {
+    pub fn new(
+        agent: Way,
+        reports: bool,
+        gun: &str,
+        algorithm: Algorithm,
+        now: i64,
+    ) -> Result<Self> {
         let collection = Collection::new(gun, algorithm, now)?;
         let server = PrivateKey::generate(Algorithm::P256)?;
         let documents =
@@ -86,17 +140,25 @@ impl Publisher {
         )?;
         let wire = &documents[&RoleName::Targets];
         let raw = signet_trust::verify::Raw::<Targets>::parse(wire.clone(), wire.len())?;
+        let parts = [
+            (Kind::Root, "root", documents[&RoleName::Root].clone()),
+            (Kind::Timestamp, "timestamp", timestamp),
+            (Kind::Snapshot, "snapshot", snapshot),
+            (Kind::Targets, "targets", wire.clone()),
+        ];
+        let parts = parts.map(|(kind, role, wire)| {
+            let sha256 = Sha256::digest(&wire).to_vec();
+            (kind, role, wire, sha256)
+        });
         Ok(Self {
-            targets: raw.claimed().clone(),
-            parts: vec![
-                (Kind::Root, "root", documents[&RoleName::Root].clone()),
-                (Kind::Timestamp, "timestamp", timestamp),
-                (Kind::Snapshot, "snapshot", snapshot),
-                (Kind::Targets, "targets", wire.clone()),
-            ],
             collection,
-            signer: SignerClient::new(channel),
+            agent,
+            reports,
+            parts: parts.into(),
+            targets: raw.claimed().clone(),
+            sent: false,
             released: None,
+            count: 0,
         })
     }
 
@@ -106,35 +168,25 @@ impl Publisher {
         &self.collection
     }
 
-    /// Signs the next version and reports it published; the time is from the first byte sent to
-    /// the signature verified.
+    /// Asks this agent from now on.
+    pub fn ask(&mut self, agent: Way) {
+        self.agent = agent;
+    }
+
+    /// Signs the next version; the time is from the first byte sent to the signature verified.
     ///
     /// # Errors
     ///
     /// When the agent refuses.
-    pub async fn sign(&mut self) -> Result<Duration> {
+    async fn next(&mut self) -> Result<Duration> {
+        self.count += 1;
         let mut next = self.targets.clone();
         next.version += 1;
-        next.targets = [("latest".to_owned(), target(u64::from(next.version)))].into();
+        next.targets = [("latest".to_owned(), target(self.count))].into();
         let payload = next.canonical();
         let public = self.collection.targets.public();
         let mut messages = Vec::with_capacity(8);
-        let mut base = Base::default();
-        match &self.released {
-            Some(hash) => base.released = hash.clone(),
-            None => {
-                for (kind, role, wire) in &self.parts {
-                    base.parts.push(Part {
-                        kind: (*kind).into(),
-                        role: (*role).to_owned(),
-                        sha256: Sha256::digest(wire).to_vec(),
-                        size: wire.len() as u64,
-                        by_hash: false,
-                    });
-                    messages.push(Message::Chunk(Chunk { data: wire.clone() }));
-                }
-            }
-        }
+        let base = self.base(&mut messages);
         messages.insert(
             0,
             Message::Start(Start {
@@ -147,54 +199,143 @@ impl Publisher {
                         key_ids: vec![public.id().to_string()],
                     }],
                 }),
-                prompt_mode: PromptMode::None.into(),
+                prompt_mode: PromptMode::Any.into(),
                 ..Start::default()
             }),
         );
         messages.push(Message::Chunk(Chunk {
             data: payload.clone(),
         }));
-        let (sender, receiver) = tokio::sync::mpsc::channel(8);
         let start = Instant::now();
-        let send = |message| SignRequest {
-            message: Some(message),
-        };
-        for message in messages {
-            sender.send(send(message)).await?;
-        }
-        let mut events = self
-            .signer
-            .sign(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
+        let mut stream = self.agent.begin(messages).await?;
         let took = loop {
-            match events.message().await?.and_then(|event| event.event) {
+            match stream.hear().await? {
                 Some(Event::Signed(signed)) => {
                     let signature = signed.signatures.first().context("no signature")?;
                     let method = Method::from_name(&signature.method).context("method")?;
                     public.verify(method, &payload, &signature.signature)?;
                     break start.elapsed();
                 }
+                // The first time.
+                Some(Event::Prompt(prompt)) => stream.say(passphrase(prompt.id)).await?,
                 Some(Event::Notice(_) | Event::Queued(_)) => {}
                 other => bail!("unexpected answer {other:?}"),
             }
         };
-        let report = Report {
-            outcome: Outcome::Published.into(),
-            http_status: 200,
-            message: String::new(),
-        };
-        sender.send(send(Message::Report(report))).await?;
-        drop(sender);
-        while let Some(event) = events.message().await? {
-            if matches!(event.event, Some(Event::Recorded(_))) {
-                break;
+        self.sent = true;
+        if self.reports {
+            stream
+                .say(Message::Report(Report {
+                    outcome: Outcome::Published.into(),
+                    http_status: 200,
+                    message: String::new(),
+                }))
+                .await?;
+            stream.hang_up();
+            while let Some(event) = stream.hear().await? {
+                if matches!(event, Event::Recorded(_)) {
+                    break;
+                }
             }
+            self.released = Some(Sha256::digest(&payload).to_vec());
+            self.targets = next;
+        } else {
+            stream.hang_up();
+            while stream.hear().await?.is_some() {}
         }
-        self.released = Some(Sha256::digest(&payload).to_vec());
-        self.targets = next;
         Ok(took)
     }
+
+    /// The base by hash, once the agent has it; before, its documents as well.
+    fn base(&self, messages: &mut Vec<Message>) -> Base {
+        let mut base = Base::default();
+        if let Some(hash) = &self.released {
+            base.released.clone_from(hash);
+            return base;
+        }
+        for (kind, role, wire, sha256) in &self.parts {
+            base.parts.push(Part {
+                kind: (*kind).into(),
+                role: (*role).to_owned(),
+                sha256: sha256.clone(),
+                size: wire.len() as u64,
+                by_hash: self.sent,
+            });
+            if !self.sent {
+                messages.push(Message::Chunk(Chunk { data: wire.clone() }));
+            }
+        }
+        base
+    }
+}
+
+impl Signs for Publisher {
+    fn sign(&mut self) -> impl Future<Output = Result<Duration>> + Send {
+        self.next()
+    }
+}
+
+/// One `Sign` stream.
+struct Conversation {
+    requests: Option<mpsc::Sender<SignRequest>>,
+    events: Pin<Box<dyn Stream<Item = Result<SignEvent, Status>> + Send>>,
+}
+
+impl Way {
+    /// Begins a stream with these messages.
+    async fn begin(&mut self, messages: Vec<Message>) -> Result<Conversation> {
+        let (sender, receiver) = mpsc::channel(messages.len().max(1));
+        for message in messages {
+            sender.send(request(message)).await?;
+        }
+        let events: Pin<Box<dyn Stream<Item = _> + Send>> = match self {
+            Self::Socket(signer) => {
+                let answer = signer.sign(ReceiverStream::new(receiver)).await?;
+                Box::pin(answer.into_inner())
+            }
+            Self::Process(shared) => {
+                Box::pin(signet_agent::service::sign_in_process(shared, receiver))
+            }
+            Self::None => bail!("there is no agent yet"),
+        };
+        Ok(Conversation {
+            requests: Some(sender),
+            events,
+        })
+    }
+}
+
+impl Conversation {
+    async fn hear(&mut self) -> Result<Option<Event>> {
+        let event = self.events.next().await.transpose()?;
+        Ok(event.and_then(|event| event.event))
+    }
+
+    async fn say(&mut self, message: Message) -> Result<()> {
+        let requests = self.requests.as_ref().context("hung up")?;
+        Ok(requests.send(request(message)).await?)
+    }
+
+    fn hang_up(&mut self) {
+        self.requests = None;
+    }
+}
+
+fn request(message: Message) -> SignRequest {
+    SignRequest {
+        message: Some(message),
+    }
+}
+
+fn passphrase(prompt_id: String) -> Message {
+    let secret = Secret {
+        value: KEYRING_PASSPHRASE.as_bytes().to_vec(),
+        source: secret::Source::Typed.into(),
+    };
+    Message::Answer(Answer {
+        prompt_id,
+        answer: Some(answer::Answer::Secret(secret)),
+    })
 }
 
 fn describe(wire: &[u8]) -> FileMeta {
@@ -217,173 +358,4 @@ fn signed(document: &impl Body, key: &PrivateKey) -> Result<Vec<u8>> {
         bytes,
     };
     Ok(to_wire(&canonical, &[signature]))
-}
-
-/// notary's messages (its `proto/signer.proto`), as far as a signature needs them.
-pub mod notary {
-    use anyhow::{Context as _, Result};
-    use signet_trust::{KeyType, Method, PublicKey};
-    use tonic::{
-        client::Grpc,
-        codegen::http::uri::PathAndQuery,
-        transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-    };
-    use tonic_prost::ProstCodec;
-
-    use crate::lab::Lab;
-
-    /// `KeyID`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct KeyName {
-        /// Hex.
-        #[prost(string, tag = "1")]
-        pub id: String,
-    }
-
-    /// `Algorithm`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct AlgorithmName {
-        /// `ecdsa`, `ed25519`.
-        #[prost(string, tag = "1")]
-        pub algorithm: String,
-    }
-
-    /// `KeyInfo`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct KeyInfo {
-        /// Which key.
-        #[prost(message, optional, tag = "1")]
-        pub key_id: Option<KeyName>,
-        /// Its type.
-        #[prost(message, optional, tag = "2")]
-        pub algorithm: Option<AlgorithmName>,
-    }
-
-    /// `CreateKeyRequest`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct CreateKey {
-        /// `ecdsa`, `ed25519`.
-        #[prost(string, tag = "1")]
-        pub algorithm: String,
-        /// For which collection.
-        #[prost(string, tag = "2")]
-        pub gun: String,
-        /// For which role.
-        #[prost(string, tag = "3")]
-        pub role: String,
-    }
-
-    /// `PublicKey`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Created {
-        /// Its name and type.
-        #[prost(message, optional, tag = "1")]
-        pub key_info: Option<KeyInfo>,
-        /// As in documents.
-        #[prost(bytes = "vec", tag = "2")]
-        pub public: Vec<u8>,
-    }
-
-    /// `SignatureRequest`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Sign {
-        /// Which key.
-        #[prost(message, optional, tag = "1")]
-        pub key_id: Option<KeyName>,
-        /// What.
-        #[prost(bytes = "vec", tag = "2")]
-        pub content: Vec<u8>,
-    }
-
-    /// `Signature`
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Signature {
-        /// By which key.
-        #[prost(message, optional, tag = "1")]
-        pub key_info: Option<KeyInfo>,
-        /// How.
-        #[prost(message, optional, tag = "2")]
-        pub algorithm: Option<AlgorithmName>,
-        /// As in documents.
-        #[prost(bytes = "vec", tag = "3")]
-        pub content: Vec<u8>,
-    }
-
-    /// A key of `notary-signer`, called over mutual TLS.
-    #[derive(Debug)]
-    pub struct Signer {
-        grpc: Grpc<Channel>,
-        key: KeyName,
-        public: PublicKey,
-        method: Method,
-    }
-
-    impl Signer {
-        /// Makes a key at the lab's signer.
-        ///
-        /// # Errors
-        ///
-        /// When it refuses.
-        pub async fn new(lab: &Lab, algorithm: &str, gun: &str) -> Result<Self> {
-            let read = std::fs::read_to_string::<&std::path::Path>;
-            let certs = lab.certs();
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(read(certs.ca().as_ref())?))
-                .identity(Identity::from_pem(
-                    read(certs.client().as_ref())?,
-                    read(certs.client_key().as_ref())?,
-                ))
-                .domain_name("localhost");
-            let channel = Endpoint::from_shared(format!("https://{}", lab.signer()))?
-                .tls_config(tls)?
-                .connect()
-                .await?;
-            let mut grpc = Grpc::new(channel);
-            let request = CreateKey {
-                algorithm: algorithm.to_owned(),
-                gun: gun.to_owned(),
-                role: "snapshot".to_owned(),
-            };
-            let path = PathAndQuery::from_static("/proto.KeyManagement/CreateKey");
-            grpc.ready().await?;
-            let created: Created = grpc
-                .unary(tonic::Request::new(request), path, ProstCodec::default())
-                .await?
-                .into_inner();
-            let key_type = KeyType::from_name(algorithm).context("algorithm")?;
-            let public = PublicKey::new(key_type, created.public);
-            let key = created
-                .key_info
-                .and_then(|info| info.key_id)
-                .context("key")?;
-            Ok(Self {
-                grpc,
-                key,
-                method: public.method(),
-                public,
-            })
-        }
-
-        /// Has `content` signed, and verifies it.
-        ///
-        /// # Errors
-        ///
-        /// When it refuses.
-        pub async fn sign(&mut self, content: Vec<u8>) -> Result<std::time::Duration> {
-            let start = std::time::Instant::now();
-            let request = Sign {
-                key_id: Some(self.key.clone()),
-                content: content.clone(),
-            };
-            let path = PathAndQuery::from_static("/proto.Signer/Sign");
-            self.grpc.ready().await?;
-            let answer: Signature = self
-                .grpc
-                .unary(tonic::Request::new(request), path, ProstCodec::default())
-                .await?
-                .into_inner();
-            self.public.verify(self.method, &content, &answer.content)?;
-            Ok(start.elapsed())
-        }
-    }
 }

@@ -86,3 +86,19 @@ pub fn memory(kib: u64) -> String {
 pub fn ratio(ours: f64, theirs: f64) -> String {
     format!("{:.2}", ours / theirs)
 }
+
+/// The median.
+#[must_use]
+pub fn middle(times: Vec<Duration>) -> Duration {
+    percentile(times, 50)
+}
+
+/// The time that so many percent of them stay below.
+#[must_use]
+pub fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
+    times.sort_unstable();
+    times
+        .get(times.len() * percent / 100)
+        .copied()
+        .unwrap_or_default()
+}

@@ -5,21 +5,22 @@
 
 use std::{
     io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use signet_tests::{
-    Home, Lab, Run as _,
+    Lab, Run as _,
     bench::{
+        agent::OwnAgent,
         collection::Collection,
         cost::{self, Cost},
-        socket::{self, Publisher, notary},
-        table::{Table, memory, ratio, time},
+        now, signatures,
+        table::{Table, memory, middle, ratio, time},
     },
-    lab::{REPOSITORY_PASSPHRASE, built},
+    lab::built,
 };
 use signet_trust::{Algorithm, PrivateKey};
 
@@ -37,6 +38,10 @@ struct Options {
     /// Only these parts: primitive, socket, sign, verify, start
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Of the signatures only these rows, by their words (for a profile): signet, process,
+    /// reported, notary-signer; p256, ed25519; disk, tmpfs
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
 }
 
 impl Options {
@@ -56,7 +61,8 @@ fn main() -> Result<()> {
         print(&primitive()?)?;
     }
     if options.wants("socket") {
-        print(&runtime.block_on(sockets(&lab, &options))?)?;
+        let span = Duration::from_secs(options.seconds);
+        print(&runtime.block_on(signatures::table(&lab, span, &options.rows))?)?;
     }
     if options.wants("sign") {
         print(&signs(&runtime, &lab, &options)?)?;
@@ -99,160 +105,6 @@ fn primitive() -> Result<Table> {
     Ok(table)
 }
 
-/// Signatures over the socket, beside `notary-signer` called by the same client.
-async fn sockets(lab: &Lab, options: &Options) -> Result<Table> {
-    let mut table = Table::new(
-        "Signatures over the socket, verified by agent and client, recorded before release",
-        &[
-            "who",
-            "algorithm",
-            "ledger",
-            "1 client: median",
-            "p99",
-            "16 clients: signatures/s",
-            "median",
-        ],
-    );
-    for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
-        for (place, parent) in [("disk", "/var/tmp"), ("tmpfs", "/dev/shm")] {
-            let dir = tempfile::Builder::new().prefix("sb").tempdir_in(parent)?;
-            let agent = OwnAgent::start(lab, dir.path())?;
-            let clients = publishers(&agent, algorithm).await?;
-            let (alone, together, rate) =
-                drive(clients, options, async |client| client.sign().await).await?;
-            table.row(&row("signet", algorithm, place, alone, together, rate));
-        }
-        let mut clients = Vec::new();
-        let name = if algorithm == Algorithm::P256 {
-            "ecdsa"
-        } else {
-            "ed25519"
-        };
-        for number in 0..CLIENTS {
-            clients
-                .push(notary::Signer::new(lab, name, &format!("docker.io/bench/s{number}")).await?);
-        }
-        let drive = drive(clients, options, async |client| {
-            client.sign(vec![0x5a; 600]).await
-        });
-        let (alone, together, rate) = drive.await?;
-        table.row(&row(
-            "notary-signer",
-            algorithm,
-            "none",
-            alone,
-            together,
-            rate,
-        ));
-    }
-    Ok(table)
-}
-
-/// An agent on a home of its own, unlocked.
-struct OwnAgent {
-    home: Home,
-    config: PathBuf,
-}
-
-impl OwnAgent {
-    fn start(lab: &Lab, dir: &Path) -> Result<Self> {
-        let config = lab.client_config();
-        let home = lab.home_at(dir.to_path_buf(), &config);
-        Ok(Self { home, config })
-    }
-
-    fn import(&self, collection: &Collection) -> Result<()> {
-        let dir = tempfile::tempdir()?;
-        // Tags are all that is signed here: the root key stays where it is.
-        let [_, targets] = collection.write_keys(dir.path())?;
-        self.home
-            .unattended()
-            .args(["--yes", "key", "import", "--store", "file"])
-            .arg(&targets)
-            .env(
-                "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
-                REPOSITORY_PASSPHRASE,
-            )
-            .run()
-            .ok();
-        Ok(())
-    }
-
-    fn unlock(&self) {
-        self.home
-            .unattended()
-            .args(["unlock", "--for", "1h"])
-            .run()
-            .ok();
-    }
-
-    fn pid(&self) -> Result<u32> {
-        let pid = self.home.agent_pid().context("no agent runs")?;
-        Ok(pid.as_raw_nonzero().get().try_into()?)
-    }
-}
-
-async fn publishers(agent: &OwnAgent, algorithm: Algorithm) -> Result<Vec<Publisher>> {
-    let mut clients = Vec::new();
-    agent.home.unattended().args(["agent", "start"]).run().ok();
-    for number in 0..CLIENTS {
-        let channel = socket::connect(&agent.home.socket()).await?;
-        let gun = format!("docker.io/bench/c{number}");
-        let client = Publisher::new(channel, &gun, algorithm, now()?)?;
-        agent.import(client.collection())?;
-        clients.push(client);
-    }
-    agent.unlock();
-    Ok(clients)
-}
-
-/// One client alone, then all at once, each for some seconds.
-async fn drive<C: Send + 'static>(
-    mut clients: Vec<C>,
-    options: &Options,
-    sign: impl AsyncFn(&mut C) -> Result<Duration> + Copy + Send + 'static,
-) -> Result<(Vec<Duration>, Vec<Duration>, f64)> {
-    let span = Duration::from_secs(options.seconds);
-    for client in &mut clients {
-        sign(client).await?;
-    }
-    let mut alone = Vec::new();
-    let start = Instant::now();
-    while start.elapsed() < span {
-        alone.push(sign(&mut clients[0]).await?);
-    }
-    let start = Instant::now();
-    let runs = clients.iter_mut().map(|client| async move {
-        let mut took = Vec::new();
-        while start.elapsed() < span {
-            took.push(sign(client).await?);
-        }
-        anyhow::Ok(took)
-    });
-    let together = futures_util::future::try_join_all(runs).await?.concat();
-    let rate = together.len() as f64 / start.elapsed().as_secs_f64();
-    Ok((alone, together, rate))
-}
-
-fn row(
-    who: &str,
-    algorithm: Algorithm,
-    place: &str,
-    alone: Vec<Duration>,
-    together: Vec<Duration>,
-    rate: f64,
-) -> Vec<String> {
-    vec![
-        who.to_owned(),
-        algorithm.name(),
-        place.to_owned(),
-        time(middle(alone.clone())),
-        time(percentile(alone, 99)),
-        format!("{rate:.0}"),
-        time(middle(together)),
-    ]
-}
-
 /// A collection on the lab's server, its keys with signet and with notary, both caches warm.
 struct Scene {
     agent: OwnAgent,
@@ -267,12 +119,8 @@ impl Scene {
         runtime.block_on(collection.publish(lab.trust_server(), tags, now()?))?;
         let notary_dir = lab.fresh_dir("n");
         collection.write_keys(&notary_dir)?;
-        let config = lab.client_config();
-        let agent = OwnAgent {
-            home: lab.home_with(&config),
-            config,
-        };
-        agent.import(&collection)?;
+        let agent = OwnAgent::in_lab(lab);
+        agent.import(&[&collection])?;
         agent.unlock();
         let scene = Self {
             agent,
@@ -325,6 +173,8 @@ fn signs(runtime: &tokio::runtime::Runtime, lab: &Lab, options: &Options) -> Res
             ours.push(cost::of(&mut scene.signet(&tag), Some(agent))?);
             server_ours.push(server_cpu(lab)?.saturating_sub(server));
             let server = server_cpu(lab)?;
+            // Another tag: notary publishes nothing when nothing changed.
+            let tag = format!("notary-{run}");
             theirs.push(cost::of(&mut scene.notary(lab, &tag), None)?);
             server_theirs.push(server_cpu(lab)?.saturating_sub(server));
         }
@@ -461,33 +311,11 @@ fn server_cpu(lab: &Lab) -> Result<Duration> {
     Ok(total)
 }
 
-fn middle(times: Vec<Duration>) -> Duration {
-    percentile(times, 50)
-}
-
-fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
-    times.sort_unstable();
-    times
-        .get(times.len() * percent / 100)
-        .copied()
-        .unwrap_or_default()
-}
-
-fn now() -> Result<i64> {
-    Ok(SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)?
-        .as_secs()
-        .try_into()?)
-}
-
 fn print(table: &Table) -> Result<()> {
     let mut out = std::io::stdout();
     out.write_all(table.render().as_bytes())?;
     Ok(out.flush()?)
 }
-
-/// Clients at once, each on a collection of its own.
-const CLIENTS: usize = 16;
 
 /// A manifest digest, as good as any.
 const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";

@@ -54,7 +54,7 @@ pub(super) fn listens(pid: u32, port: u16) -> bool {
 }
 
 /// Asks `ready` again and again until it says yes, or `limit` has passed.
-pub(super) fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         if ready() {
