@@ -3,7 +3,11 @@
 //! [`Raw`] → [`Verified`] happens here and nowhere else. Thresholds count distinct key IDs
 //! (notary `tuf/signed/verify.go`); unknown or invalid extra signatures are skipped.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use sha2::{Digest, Sha256, Sha512};
 
@@ -39,6 +43,16 @@ enum Canonical {
 #[derive(Clone, Debug)]
 pub struct Verified<T> {
     raw: Arc<Raw<T>>,
+    content_hash: Arc<OnceLock<[u8; 32]>>,
+}
+
+impl<T> Verified<T> {
+    fn new(raw: Raw<T>) -> Self {
+        Self {
+            raw: Arc::new(raw),
+            content_hash: Arc::default(),
+        }
+    }
 }
 
 /// Why a document is not trusted.
@@ -182,9 +196,7 @@ impl<T: Body> Raw<T> {
         signers: &Signers<'_>,
     ) -> Result<Verified<T>, VerifyError> {
         self.check(role, signers)?;
-        Ok(Verified {
-            raw: Arc::new(self),
-        })
+        Ok(Verified::new(self))
     }
 
     fn check(&self, role: &RoleName, signers: &Signers<'_>) -> Result<(), VerifyError> {
@@ -240,7 +252,7 @@ impl<T: Body> Verified<T> {
             signatures,
             wire,
         };
-        Ok(Self { raw: Arc::new(raw) })
+        Ok(Self::new(raw))
     }
 
     /// The document.
@@ -264,7 +276,8 @@ impl<T: Body> Verified<T> {
     /// SHA-256 of the bytes that were signed: what the guard compares.
     #[must_use]
     pub fn content_hash(&self) -> [u8; 32] {
-        Sha256::digest(self.raw.canonical()).into()
+        let hash = || Sha256::digest(self.raw.canonical()).into();
+        *self.content_hash.get_or_init(hash)
     }
 
     /// All signatures of the file, valid or not.
@@ -446,7 +459,7 @@ pub fn first_root(
             by: "itself",
         });
     }
-    Ok(Verified { raw: Arc::new(raw) })
+    Ok(Verified::new(raw))
 }
 
 /// The next root: signed by the threshold of its predecessor's root keys and of its own.
@@ -462,7 +475,7 @@ pub fn next_root(
     now: UnixTime,
 ) -> Result<Verified<Root>, VerifyError> {
     check_next_root(&raw, previous, gun, now)?;
-    Ok(Verified { raw: Arc::new(raw) })
+    Ok(Verified::new(raw))
 }
 
 fn check_next_root(
