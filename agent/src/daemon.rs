@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{config::Config, keyring::Keyring, service::Shared};
 
-/// Requests are short; two threads are what a signing workstation spares.
+/// Requests are short; more threads than this wake each other up more than they work.
 const WORKERS: usize = 2;
 /// Stack of a runtime thread. Parsing is bounded in depth.
 const STACK: usize = 1024 * 1024;
@@ -96,7 +96,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
     let (listener, made) = socket.into_parts().context("cannot use the socket")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers())
         .max_blocking_threads(WORKERS)
         .thread_stack_size(STACK)
         .enable_all()
@@ -132,6 +132,12 @@ fn serve(background: bool) -> anyhow::Result<()> {
     drop(home);
     tracing::info!("stopped");
     result.context("cannot serve")
+}
+
+/// One thread for each two processors: the other one is the client's.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, WORKERS)
 }
 
 /// Serves until `shutdown` resolves or a caller asks for the end; then refuses new requests, lets

@@ -112,10 +112,27 @@ impl Recorder {
     pub(super) async fn write(&self, write: Write) -> Result<Vec<u64>, Fault> {
         let (reply, answer) = oneshot::channel();
         self.desk.bring(Job::Write(Box::new(write), reply));
-        if !self.desk.quick.load(Ordering::Relaxed) || !self.desk.commit_here() {
+        if self.desk.quick.load(Ordering::Relaxed) {
+            let untold = Untold(&self.desk);
+            // Others that are ready bring theirs first, and share the commit.
+            tokio::task::yield_now().await;
+            if self.desk.commit_here() {
+                std::mem::forget(untold);
+            }
+        } else {
             self.desk.brought.notify_one();
         }
         Ok(answer.await.map_err(|_| BROKE)??)
+    }
+}
+
+/// A job was brought that the thread does not know of; it is told when the caller does not commit
+/// the job itself, or is gone.
+struct Untold<'a>(&'a Desk);
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        self.0.brought.notify_one();
     }
 }
 
