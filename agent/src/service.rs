@@ -110,16 +110,12 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
 
 /// Serves one `Sign` stream of this process itself: the same path of a request, without a socket.
 /// For measuring what the socket costs.
-#[must_use]
 pub fn sign_in_process(
     shared: &Arc<Shared>,
     requests: mpsc::Receiver<SignRequest>,
-) -> mpsc::Receiver<Result<SignEvent, Status>> {
-    signer::start(
-        shared,
-        Arc::new(Caller::this_process()),
-        Inbound::Local(requests),
-    )
+) -> impl tokio_stream::Stream<Item = Result<SignEvent, Status>> + Send + Unpin + use<> {
+    let caller = Arc::new(Caller::this_process());
+    signer::Conversation::new(shared, caller, Inbound::Local(requests))
 }
 
 /// Serves all services on `incoming` until `stop` resolves and the connections have ended.

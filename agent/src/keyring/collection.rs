@@ -5,7 +5,7 @@
 //! by hash instead of sending and having it verified once more.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -142,6 +142,8 @@ pub(super) struct Collection {
     history: Option<Arc<History>>,
     /// The base last verified, or made by what was published since.
     pub(super) held: Option<Held>,
+    /// Payload hash and time of what was last released here for each role.
+    released: BTreeMap<RoleName, ([u8; 32], i64)>,
 }
 
 impl Collection {
@@ -163,6 +165,22 @@ impl Collection {
     /// Sets what was written to the ledger.
     pub(super) fn set_history(&mut self, history: History) {
         self.history = Some(Arc::new(history));
+    }
+
+    /// Remembers when a document was released.
+    pub(super) fn set_released(&mut self, role: &RoleName, hash: [u8; 32], time: i64) {
+        match self.released.get_mut(role) {
+            Some(last) => *last = (hash, time),
+            None => {
+                self.released.insert(role.clone(), (hash, time));
+            }
+        }
+    }
+
+    /// When the document with this payload hash was released, if it was the last one of its role.
+    pub(super) fn released_at(&self, role: &RoleName, hash: &[u8; 32]) -> Option<i64> {
+        let (last, time) = self.released.get(role)?;
+        (last == hash).then_some(*time)
     }
 
     /// Forgets what may no longer be what the ledger says.

@@ -290,7 +290,7 @@ impl Request<'_> {
         if self.person.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }
-        let supersedes = self.superseded(&pass).await?;
+        let supersedes = self.superseded(&pass, &turn).await?;
         let summary = self.summary(&history, &pass, &supersedes, before);
         self.announce_first_use(&pass, stream).await?;
         let open = self

@@ -343,6 +343,9 @@ async fn the_same_request_in_the_same_process_needs_no_socket() {
             .await
             .unwrap();
     }
-    let event = events.recv().await.unwrap().unwrap();
+    let event = tokio_stream::StreamExt::next(&mut events)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(event.event, Some(Event::Prompt(_))), "{event:?}");
 }

@@ -72,10 +72,15 @@ impl Request<'_> {
     pub(super) async fn superseded(
         &self,
         pass: &Pass,
+        turn: &Turn,
     ) -> Result<Vec<(RoleName, Mark, Option<String>)>, Fault> {
         let mut found = Vec::with_capacity(pass.supersedes.len());
         for (role, mark) in &pass.supersedes {
             let hash = mark.hash;
+            if let Some(time) = turn.released_at(role, &hash) {
+                found.push((role.clone(), *mark, clock(time)));
+                continue;
+            }
             let time = self
                 .keyring
                 .recorder
@@ -186,6 +191,9 @@ impl Request<'_> {
             }
         };
         turn.set_history(next);
+        for document in &documents {
+            turn.set_released(&document.role, document.mark.hash, time);
+        }
         if new_lineage {
             // A second step is asked about with the same base.
             open.base = open.base.take().map(|base| base.in_lineage(lineage));
