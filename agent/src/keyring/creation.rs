@@ -122,6 +122,20 @@ impl Keyring {
         }
         claims(head, &mut summary);
         person.about(summary.clone());
+        // All of them from the start: a PIN that names no card must not go to the first of two.
+        let chosen = [Some(&root), Some(&targets), snapshot.as_ref()];
+        let cards: BTreeSet<u32> = chosen
+            .into_iter()
+            .flatten()
+            .filter_map(|key| match key {
+                Chosen::Enrolled(entry) if store_of(entry) == StoreName::Piv => {
+                    self.card_of(&entry.id)
+                }
+                Chosen::Enrolled(_) => None,
+                Chosen::New(new) => new.on_card.serial(),
+            })
+            .collect();
+        person.speaks_to(cards.len());
 
         let root = self.obtain(root, person, stream).await?;
         let targets = self.obtain(targets, person, stream).await?;

@@ -110,16 +110,19 @@ impl Keyring {
         let mut serials: Vec<u32> = jobs
             .iter()
             .filter(|job| job.store == StoreName::Piv)
-            .filter_map(|job| {
-                let there = self.cards.with_key(&job.canonical).into_iter().next();
-                there
-                    .map(|(card, _)| card.facts.serial)
-                    .or_else(|| Some(self.index().get(&job.canonical)?.places.first()?.serial))
-            })
+            .filter_map(|job| self.card_of(&job.canonical))
             .collect();
         serials.sort_unstable();
         serials.dedup();
         serials.len()
+    }
+
+    /// The card that a key is used on: one that is there, else the first that has it.
+    pub(super) fn card_of(&self, id: &KeyId) -> Option<u32> {
+        let there = self.cards.with_key(id).into_iter().next();
+        there
+            .map(|(card, _)| card.facts.serial)
+            .or_else(|| Some(self.index().get(id)?.places.first()?.serial))
     }
 
     async fn jobs(&self, order: Order<'_>) -> Result<Vec<Job>, Fault> {

@@ -440,6 +440,7 @@ fn key(label: &str) -> IndexEntry {
         enrolled_at: 1,
         certificates: vec![KeyId([8; 32]), KeyId([9; 32])],
         used_opaque: true,
+        places: Vec::new(),
     }
 }
 

@@ -99,8 +99,8 @@ pub struct CardStore {
     label: String,
     settings: CardSettings,
     held: Held,
-    /// The request whose own PIN the card took: its tries need not be looked at again.
-    good: Option<RequestId>,
+    /// What was given for a request and taken by the card, with its grade: for that request only.
+    good: Option<(RequestId, Secret, u32)>,
     /// PINs that the card refused, each for the request that gave it.
     refused: Vec<(RequestId, Secret)>,
     /// `leave_verified`: the card knows the PIN.
@@ -497,7 +497,7 @@ impl KeyStore for CardStore {
 
     fn end_request(&mut self, request: RequestId) {
         self.refused.retain(|(of, _)| *of != request);
-        if self.good == Some(request) {
+        if self.good.as_ref().is_some_and(|(of, ..)| *of == request) {
             self.good = None;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use signet_proto::v1::{self, CardInfo, KeyOnCard, SlotInfo};
+use signet_proto::v1::{CardInfo, KeyOnCard, SlotInfo};
 use signet_trust::{Algorithm, KeyId};
 
 use super::{Present, make::origin};
@@ -308,7 +308,7 @@ fn slot_of_place(entry: &IndexEntry, place: &Place) -> SlotInfo {
     }
 }
 
-fn slot_info(slot: &SlotFacts, serial: u32, index: &super::Index) -> v1::SlotInfo {
+fn slot_info(slot: &SlotFacts, serial: u32, index: &super::Index) -> SlotInfo {
     let entry = slot.id.and_then(|id| index.get(&id));
     let place = entry.and_then(|entry| {
         entry

@@ -344,18 +344,22 @@ impl CardStore {
         {
             return Ok((Secret::copy_of(pin.expose()), 0));
         }
+        if refusal.is_none()
+            && let Some((of, pin, grade)) = &self.good
+            && *of == presence.request()
+        {
+            return Ok((Secret::copy_of(pin.expose()), *grade));
+        }
         let card = match need.slot {
             Some(slot) => self.name_in(slot),
             None => self.name_of(),
         };
-        if self.good != Some(presence.request()) {
-            self.read_tries()?;
-        }
+        self.read_tries()?;
         let tries = self.facts.as_ref().and_then(|facts| facts.pin_tries);
         if tries == Some(0) {
             return Err(CardFault::Blocked { card, what: "PIN" }.into());
         }
-        if tries == Some(1) && !presence.use_last_try() && self.good != Some(presence.request()) {
+        if tries == Some(1) && !presence.use_last_try() {
             return Err(CardFault::LastTry(card).into());
         }
         let hint = need.key.as_ref().and_then(|id| self.hints.get(id));
@@ -436,16 +440,22 @@ impl CardStore {
 
     /// The card took a PIN: held for the terminal session that it was typed in.
     fn accept(&mut self, pin: Secret, grade: u32, presence: &mut dyn Presence) {
+        let serial = self.name_of().serial;
         if grade == 0 {
+            presence.accepted(&SecretName::Pin(serial), 0);
             return;
         }
-        let serial = self.name_of().serial;
-        if self.good != Some(presence.request()) {
+        let request = presence.request();
+        if self.good.as_ref().is_none_or(|(of, ..)| *of != request) {
             // All tries are there again; how many they are is read when it matters.
             self.change_facts(|facts| facts.pin_tries = None);
+            self.good = Some((request, Secret::copy_of(pin.expose()), grade));
         }
-        self.good = Some(presence.request());
         presence.accepted(&SecretName::Pin(serial), grade);
+        if !presence.may_use_held() {
+            // What was given where held secrets do not count is held for nobody.
+            return;
+        }
         self.held
             .keep(pin, presence.session(), self.settings.hold, &self.clock);
     }
