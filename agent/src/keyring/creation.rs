@@ -4,7 +4,7 @@
 //! The consent is the root key's passphrase, given for this request under a prompt that says what
 //! is created. What the client then builds may list these keys and no others.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use signet_proto::v1::{self, KeyChoice, SignEvent, SignRequest, sign_event};
@@ -132,7 +132,7 @@ impl Keyring {
                     self.card_of(&entry.id)
                 }
                 Chosen::Enrolled(_) => None,
-                Chosen::New(new) => new.on_card.serial(),
+                Chosen::New(new) => new.on_card.as_ref()?.place.serial,
             })
             .collect();
         person.speaks_to(cards.len());
