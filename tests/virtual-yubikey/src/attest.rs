@@ -75,6 +75,17 @@ fn root_key() -> PrivateKey {
     PrivateKey::P256(key)
 }
 
+/// A card's key for slot F9: RSA, as Yubico's factory puts there, up to firmware 5.4, and P-256
+/// from 5.7. Making an RSA key takes a while, so that all cards of a process share one.
+pub(crate) fn key(firmware: Firmware) -> PrivateKey {
+    static RSA: OnceLock<PrivateKey> = OnceLock::new();
+    let made = |algorithm| PrivateKey::generate(algorithm).expect("such keys can be made");
+    if firmware.is_5_7() {
+        return made(Algorithm::P256);
+    }
+    RSA.get_or_init(|| made(Algorithm::Rsa(2048))).clone()
+}
+
 /// A card's certificate for slot F9, over the key that the card signs attestations with.
 pub(crate) fn intermediate(key: &PrivateKey) -> Vec<u8> {
     let extensions = [authority(&[encode(0x01, &[0xff]), integer(&[0])])];

@@ -70,7 +70,7 @@ impl Algorithm {
 const MESSAGE: usize = 3072;
 
 /// A private key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum PrivateKey {
     /// RSA.
     Rsa(Box<RsaKey>),

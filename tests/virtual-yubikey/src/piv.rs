@@ -18,7 +18,7 @@ use crate::apdu::{Answer, Command, Status};
 use crate::attest;
 use crate::credential::Credential;
 use crate::firmware::Firmware;
-use crate::keys::{Algorithm, PrivateKey};
+use crate::keys::PrivateKey;
 use crate::management::ManagementKey;
 use crate::touch::Touch;
 
@@ -151,7 +151,7 @@ impl Piv {
             piv.management = default;
             return piv;
         }
-        let key = PrivateKey::generate(Algorithm::P256).expect("P-256 keys can be made");
+        let key = attest::key(firmware);
         let certificate = objects::certificate(&attest::intermediate(&key));
         piv.objects.insert(objects::ATTESTATION, certificate);
         let attestation = SlotKey {

@@ -9,7 +9,7 @@ use rsa::{BoxedUint, RsaPrivateKey};
 const EXPONENT: u32 = 65537;
 
 /// An RSA key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RsaKey(RsaPrivateKey);
 
 impl RsaKey {

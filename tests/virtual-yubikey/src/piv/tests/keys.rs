@@ -205,7 +205,7 @@ fn a_key_made_elsewhere_is_taken_used_and_not_attested() {
 
 #[test]
 fn an_attestation_chains_to_the_root_and_says_what_the_key_is() {
-    let mut card = ready(Firmware::V5_4);
+    let mut card = ready(Firmware::V5_7);
     let public = generate(&mut card, 0x9c, 0x11, &[0xab, 1, 3]).expect("a key");
     let attestation = send(&mut card, 0xf9, 0x9c, 0, &[]).expect("an attestation");
     let object = send(&mut card, 0xcb, 0x3f, 0xff, &[0x5c, 3, 0x5f, 0xff, 1]);
@@ -249,7 +249,7 @@ fn an_attestation_chains_to_the_root_and_says_what_the_key_is() {
     assert_eq!(
         said,
         [
-            (yubico(3), &[5, 4, 3][..]),
+            (yubico(3), &[5, 7, 1][..]),
             (yubico(7), &[2, 2, 3, 0xe9]),
             (yubico(8), &[3, 3]),
             (yubico(9), &[1]),
