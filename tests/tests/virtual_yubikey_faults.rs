@@ -1,11 +1,13 @@
 //! What a test can do to the cards, seen from PC/SC's side: touch, unplug, swap, reset, hold,
 //! break.
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use signet_tests::lab::cards::{Card, Hold, now};
-use signet_tests::{Cards, Firmware, Run};
+use signet_tests::{Cards, Firmware, Lab, Run};
 
 const SELECT: &str = "00a4040005a000000308";
 const SELECTED: &str = "61114f0600001000010079074f05a0000003089000";
@@ -223,4 +225,22 @@ fn two_fixtures_side_by_side_see_each_its_own() {
     );
     let at = one.command("/bin/pwd").current_dir("/usr/share").run().ok();
     assert_eq!(at.stdout.trim(), "/usr/share");
+}
+
+#[test]
+fn an_agent_started_among_the_cards_sees_their_pcscd() {
+    let cards = Cards::builder().card(Firmware::V5_4, 1001).start();
+    let lab = Lab::builder().build();
+    let home = lab.home().with_cards(&cards);
+    home.signet().args(["agent", "start"]).run().ok();
+    let agent = home.agent_pid().expect("it listens");
+    let process = Path::new("/proc").join(agent.as_raw_pid().to_string());
+    assert!(process.join("root/run/pcscd/pcscd.comm").exists());
+    // Of the host it sees the files, and the network of everybody else.
+    let same = |namespace: &str| {
+        let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}"));
+        let agents = link(&agent.as_raw_pid().to_string()).expect("it is ours");
+        agents == link("self").expect("it is ours")
+    };
+    assert!(same("net") && !same("mnt"));
 }
