@@ -193,6 +193,11 @@ pub trait Presence: Send {
         let _ = wait;
     }
 
+    /// Whether nobody waits for the request any more: a card is not used for it then.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     /// A finger touched the card for this request: grade 4, unless an earlier touch may have done.
     fn touched(&mut self) {}
 }

@@ -87,6 +87,11 @@ impl<'a> Person<'a> {
         self.mode != PromptMode::None && !self.caller.is_forwarded()
     }
 
+    /// Whether no step of the request was cut off: what was given for it is at hand.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.prepared.is_some()
+    }
+
     /// Runs `work` on a card, as [`Person::with`], and tells the caller what it waits for.
     pub(super) async fn with_card<T: Send + 'static, M: Carries>(
         &mut self,
@@ -182,9 +187,11 @@ impl<'a> Person<'a> {
                 false => match &mut self.listening {
                     None => store.run(job).await?,
                     Some(listening) => {
+                        let there = self.mode != PromptMode::None;
+                        let work = store.run(job);
                         listening
-                            .attend(stream, &self.summary, store.run(job))
-                            .await?
+                            .attend(stream, &self.summary, there, work)
+                            .await??
                     }
                 },
             };

@@ -173,6 +173,10 @@ impl Presence for Prepared {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        self.waits.as_ref().is_some_and(UnboundedSender::is_closed)
+    }
+
     fn touched(&mut self) {
         self.grade = TOUCHED;
     }

@@ -26,6 +26,8 @@ use crate::{
 const INSERTION: Duration = Duration::from_secs(60);
 /// How long another program may keep a card.
 const BUSY: Duration = Duration::from_secs(30);
+/// The same, where nobody is there to end it.
+const BUSY_UNATTENDED: Duration = Duration::from_secs(5);
 /// How often a card that another program holds is tried.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long the card waits for a finger (Yubico, "touch policy").
@@ -55,19 +57,23 @@ impl Listening {
         &mut self,
         stream: &Stream<M>,
         summary: &[String],
+        there: bool,
         work: impl Future<Output = T>,
-    ) -> T {
+    ) -> Result<T, Fault> {
         let mut work = std::pin::pin!(work);
         let mut pending: Option<(Wait, Instant)> = None;
         let mut said = false;
+        let mut held: Option<(CardName, Instant)> = None;
         let far = Instant::now() + Duration::from_secs(3600);
         let done = loop {
             let due = pending.as_ref().map_or(far, |(_, due)| *due);
+            let until = held.as_ref().map_or(far, |(_, until)| *until);
             tokio::select! {
                 biased;
                 wait = self.waits.recv() => {
                     pending = match wait {
                         Some(Wait::Over) | None => {
+                            held = None;
                             if std::mem::take(&mut said) {
                                 tell(stream, What::Over(v1::WaitOver {})).await;
                             }
@@ -90,9 +96,20 @@ impl Listening {
                     }
                 }
                 done = &mut work => break done,
+                () = sleep_until(until), if held.is_some() => {
+                    let card = held.take().map(|(card, _)| card.to_string());
+                    return Err(StoreError::from(CardFault::Busy {
+                        card: card.unwrap_or_default(),
+                        holder: holder_or_another().await,
+                    }).into());
+                }
                 () = sleep_until(due), if pending.is_some() => {
                     if let Some((wait, _)) = pending.take() {
                         said = true;
+                        if let Wait::Busy { card, .. } = &wait {
+                            let time = if there { BUSY } else { BUSY_UNATTENDED };
+                            held = Some((card.clone(), Instant::now() + time));
+                        }
                         say(stream, wait, summary).await;
                     }
                 }
@@ -105,7 +122,18 @@ impl Listening {
         if said {
             tell(stream, What::Over(v1::WaitOver {})).await;
         }
-        done
+        Ok(done)
+    }
+}
+
+/// Who holds the card, as far as it can be known.
+async fn holder_or_another() -> String {
+    let who = tokio::task::spawn_blocking(holder)
+        .await
+        .unwrap_or_default();
+    match who.is_empty() {
+        true => "another program".to_owned(),
+        false => who,
     }
 }
 
@@ -207,7 +235,7 @@ impl Keyring {
                 }
                 CardFault::Busy { card: name, .. } => {
                     let since = *busy_since.get_or_insert_with(Instant::now);
-                    if person.is_there() && since.elapsed() < BUSY {
+                    if person.is_there() && person.can_go_on() && since.elapsed() < BUSY {
                         if since.elapsed() < AGAIN {
                             tell(stream, busy(&card.name).await).await;
                         }

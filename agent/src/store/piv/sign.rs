@@ -226,6 +226,10 @@ impl CardStore {
             });
             let ran = self.on_card(&mut |card| {
                 presence.waits(Wait::Over);
+                if presence.is_gone() {
+                    // It waited so long for the card that its caller has left.
+                    return Err(CardError::Busy);
+                }
                 if let Some((pin, _)) = pin.as_ref().filter(|_| !skip) {
                     status = applet::verify(card, pin.expose())?;
                     if status != apdu::OK {
