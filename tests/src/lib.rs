@@ -5,6 +5,8 @@
 //! stops them again; [`Proxy`] stands before a registry or a trust server and makes it ask for
 //! tokens, stall, lie and break off.
 //!
+//! [`Cards`] are virtual YubiKeys in the readers of a real `pcscd`.
+//!
 //! The peers come from Debian's packages (`tests/lab/install.sh`). Nothing here needs root, and
 //! nothing outside the throwaway directory is written.
 

@@ -217,12 +217,8 @@ fn two_fixtures_side_by_side_see_each_its_own() {
     let other = Cards::builder().card(Firmware::V5_4, 2002).start();
     ends_with(&one.card(1001).send(&[SELECT, SERIAL]), "000003e99000");
     ends_with(&other.card(2002).send(&[SELECT, SERIAL]), "000007d29000");
-    let here = std::fs::read_dir("/run/pcscd").map_or(0, Iterator::count);
     let there = one.command("/bin/ls").arg("/run/pcscd").run().ok();
-    assert!(
-        there.stdout.contains("pcscd.comm"),
-        "{there:?}; outside: {here}"
-    );
+    assert!(there.stdout.contains("pcscd.comm"), "{there:?}");
     let at = one.command("/bin/pwd").current_dir("/usr/share").run().ok();
     assert_eq!(at.stdout.trim(), "/usr/share");
 }
