@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use signet_proto::archive::{self, Member, path as member};
-use signet_trust::{Gun, KeyId, KeyType, PublicKey, base::Lineage};
+use signet_trust::{KeyId, KeyType, PublicKey};
 
 use super::state::Collection;
 use crate::{
@@ -169,8 +169,6 @@ impl Journal {
             certificates: key.certificates.iter().map(ToString::to_string).collect(),
             used_opaque: key.used_opaque,
         };
-        let state =
-            |(gun, lineage, state): &(Gun, Lineage, _)| Collection::new(gun, *lineage, state);
         Changes {
             private: self.private.clone(),
             id: restored.id.clone(),
@@ -179,7 +177,7 @@ impl Journal {
             grade: restored.entry.grade,
             summary: restored.entry.summary.clone(),
             keys: restored.keys.iter().map(key).collect(),
-            state: restored.state.iter().map(state).collect(),
+            state: restored.state.iter().map(Collection::new).collect(),
         }
     }
 

@@ -9,13 +9,17 @@ use serde::{Deserialize, Serialize};
 use signet_trust::{
     Gun, RoleName,
     base::Lineage,
+    document::Root,
     guard::{Mark, RoleState, Standing, State},
+    verify::Raw,
 };
 
 /// Most collections in one archive.
 const MAX_COLLECTIONS: usize = 20_000;
 /// Most roles of one collection.
 const MAX_ROLES: usize = 1_000;
+/// Largest root: hundreds of keys.
+const MAX_ROOT: usize = 1 << 20;
 /// Highest version of a document.
 const MAX_VERSION: u32 = i32::MAX as u32;
 
@@ -38,7 +42,19 @@ pub(crate) struct Collection {
     pub(crate) gun: String,
     lineage: String,
     timestamp: Option<u32>,
+    /// The newest root of the lineage, as the server sent it, in hex.
+    root: Option<String>,
     roles: BTreeMap<String, Role>,
+}
+
+/// What is claimed of a collection, checked and bounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    pub(crate) gun: Gun,
+    pub(crate) lineage: Lineage,
+    /// The newest root of the lineage, wire bytes.
+    pub(crate) root: Option<Vec<u8>>,
+    pub(crate) state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +76,8 @@ struct Version {
 
 impl Collection {
     /// As it is recorded.
-    pub(crate) fn new(gun: &Gun, lineage: Lineage, state: &State) -> Self {
+    pub(crate) fn new(claimed: &Claimed) -> Self {
+        let state = &claimed.state;
         let version = |mark: &Mark| Version {
             version: mark.version,
             hash: hex::encode(mark.hash),
@@ -75,15 +92,16 @@ impl Collection {
             (name.as_str().to_owned(), role)
         });
         Self {
-            gun: gun.to_string(),
-            lineage: hex::encode(lineage.0),
+            gun: claimed.gun.to_string(),
+            lineage: hex::encode(claimed.lineage.0),
             timestamp: state.timestamp,
+            root: claimed.root.as_ref().map(hex::encode),
             roles: roles.collect(),
         }
     }
 
     /// Checked and bounded.
-    pub(crate) fn read(&self) -> Result<(Gun, Lineage, State), BadState> {
+    pub(crate) fn read(&self) -> Result<Claimed, BadState> {
         let bad = |what: String| BadState(what);
         let gun: Gun = self
             .gun
@@ -124,7 +142,18 @@ impl Collection {
             roles.insert(name, state);
         }
         let timestamp = self.timestamp.map(bounded).transpose()?;
-        Ok((gun, lineage, State { timestamp, roles }))
+        let root = self.root.as_ref().map(|root| {
+            let no_root = || bad(format!("the root of {gun} is none"));
+            let wire = hex::decode(root).map_err(|_| no_root())?;
+            Raw::<Root>::parse(wire.clone(), MAX_ROOT).map_err(|_| no_root())?;
+            Ok::<_, BadState>(wire)
+        });
+        Ok(Claimed {
+            root: root.transpose()?,
+            gun,
+            lineage,
+            state: State { timestamp, roles },
+        })
     }
 }
 
@@ -229,15 +258,23 @@ mod tests {
     fn what_is_written_is_read_and_nothing_beyond_go_s_versions() {
         let gun: Gun = "reg.corp/app".parse().unwrap();
         let of = |version| {
-            let collection = Collection::new(&gun, Lineage([1; 32]), &state(version, version));
+            let claimed = Claimed {
+                gun: gun.clone(),
+                lineage: Lineage([1; 32]),
+                root: None,
+                state: state(version, version),
+            };
             Archived {
-                collections: vec![collection],
+                collections: vec![Collection::new(&claimed)],
             }
         };
         let read = Archived::parse(&of(7).to_json()).unwrap();
-        let (read_gun, lineage, read_state) = read.collections[0].read().unwrap();
-        assert_eq!((read_gun, lineage), (gun.clone(), Lineage([1; 32])));
-        assert_eq!(read_state, state(7, 7));
+        let claimed = read.collections[0].read().unwrap();
+        assert_eq!(
+            (claimed.gun, claimed.lineage),
+            (gun.clone(), Lineage([1; 32]))
+        );
+        assert_eq!(claimed.state, state(7, 7));
         assert!(Archived::parse(&of(MAX_VERSION).to_json()).is_ok());
         assert!(Archived::parse(&of(MAX_VERSION + 1).to_json()).is_err());
         assert!(Archived::parse(br#"{"collections":[],"more":1}"#).is_err());

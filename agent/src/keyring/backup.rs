@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 use self::open::{Opener, Problem, of_key, proof, prove};
 use super::{Fault, Keyring, Person, StoreName, list::Listed, person::Work};
 use crate::{
-    backup::{RECOVER, state::{Archived, Collection}},
+    backup::{RECOVER, state::{Archived, Claimed, Collection}},
     ledger::NewEntry,
     presence::stream::Stream,
     service::{Shared, now, status::word},
@@ -321,9 +321,15 @@ impl Keyring {
             .run(|ledger| {
                 let mut archived = Archived::default();
                 for gun in ledger.guns()? {
+                    let roots = ledger.roots(&gun)?;
                     for (lineage, state) in ledger.history(&gun)?.collections {
-                        let collection = Collection::new(&gun, lineage, &state);
-                        archived.collections.push(collection);
+                        let root = roots.iter().find(|root| root.lineage == lineage);
+                        archived.collections.push(Collection::new(&Claimed {
+                            gun: gun.clone(),
+                            lineage,
+                            root: root.map(|root| root.wire.clone()),
+                            state,
+                        }));
                     }
                 }
                 Ok(archived)

@@ -1,10 +1,10 @@
 //! What a restore changes in the ledger, in one transaction, and which keys were rehearsed when.
 
 use rusqlite::{OptionalExtension as _, params};
-use signet_trust::{Gun, KeyId, base::Lineage, guard::State};
+use signet_trust::KeyId;
 
 use super::{IndexEntry, Ledger, LedgerError, NewEntry, Tombstone, index, state};
-use crate::backup::state::raised;
+use crate::backup::state::{Claimed, raised};
 
 /// `meta`: the restore that was recorded last.
 const RESTORED: &str = "restored";
@@ -19,7 +19,7 @@ pub(crate) struct Restored {
     /// Keys to be enrolled, each with its log entry.
     pub(crate) keys: Vec<(IndexEntry, NewEntry)>,
     /// Guard state that rises to what the archive claims.
-    pub(crate) state: Vec<(Gun, Lineage, State)>,
+    pub(crate) state: Vec<Claimed>,
     /// For the log, after the keys.
     pub(crate) entry: NewEntry,
 }
@@ -52,11 +52,14 @@ impl Ledger {
                 }
                 writing.append(entry)?;
             }
-            for (gun, lineage, claimed) in &restored.state {
+            for claimed in &restored.state {
+                let (gun, lineage) = (&claimed.gun, claimed.lineage);
                 let mut known = writing.known(gun)?;
-                let here = known.history.collections.get(lineage);
-                let raised = raised(&here.cloned().unwrap_or_default(), claimed);
-                state::write(writing.db, &mut known, gun, *lineage, None, &raised)?;
+                let here = known.history.collections.get(&lineage);
+                // The root that is recorded here was verified; the archive's is only claimed.
+                let root = claimed.root.as_deref().filter(|_| here.is_none());
+                let state = raised(&here.cloned().unwrap_or_default(), &claimed.state);
+                state::write(writing.db, &mut known, gun, lineage, root, &state)?;
                 writing.changed.insert(gun.clone(), known);
             }
             writing

@@ -15,9 +15,7 @@ use signet_proto::{
     archive::{Member, path},
     v1::{self, ArchivedKey, ArchivedState, BackupDone, BackupRequest},
 };
-use signet_trust::{
-    Gun, KeyId, PrivateKey, base::Lineage, guard::State, keyfile::KeyFile, payload::escape,
-};
+use signet_trust::{KeyId, PrivateKey, keyfile::KeyFile, payload::escape};
 use tokio::sync::Mutex;
 
 use super::{
@@ -27,7 +25,7 @@ use super::{
 use crate::{
     backup::{
         journal::{self, Journal},
-        state::Archived,
+        state::{Archived, Claimed},
     },
     keyring::{
         Fault, Keyring, Person, StoreName, creation::store_of, manage::role_and_gun, person::Work,
@@ -129,7 +127,7 @@ impl Planned<'_> {
 
 /// Guard state of an archive beside what is recorded here.
 struct Compared {
-    rises: Vec<(Gun, Lineage, State)>,
+    rises: Vec<Claimed>,
     told: Vec<ArchivedState>,
 }
 
@@ -510,13 +508,13 @@ impl Keyring {
         let bad = |error: crate::backup::state::BadState| Fault::Archive(error.to_string());
         let archived = Archived::parse(json).map_err(bad)?;
         for collection in &archived.collections {
-            let (gun, lineage, claimed) = collection.read().map_err(bad)?;
-            let of = gun.clone();
+            let found = collection.read().map_err(bad)?;
+            let of = found.gun.clone();
             let history = self.recorder.run(move |ledger| ledger.history(&of)).await?;
-            let here = history.collections.get(&lineage);
+            let here = history.collections.get(&found.lineage);
             let other = here.is_none() && !history.collections.is_empty();
             let mut rises = here.is_none();
-            for (role, claimed) in &claimed.roles {
+            for (role, claimed) in &found.state.roles {
                 let highest = |state: &signet_trust::guard::RoleState| {
                     let seen = state.seen.map_or(0, |mark| mark.version);
                     seen.max(state.signed.map_or(0, |(mark, _)| mark.version))
@@ -527,7 +525,7 @@ impl Keyring {
                 let claimed = highest(claimed);
                 rises |= claimed > recorded;
                 compared.told.push(ArchivedState {
-                    gun: gun.to_string(),
+                    gun: found.gun.to_string(),
                     role: role.to_string(),
                     archived: claimed,
                     here: recorded,
@@ -542,7 +540,7 @@ impl Keyring {
             }
             // Another lineage of the same name is another collection, which only a base shows.
             if rises && !other {
-                compared.rises.push((gun, lineage, claimed));
+                compared.rises.push(found);
             }
         }
         Ok(compared)
