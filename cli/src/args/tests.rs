@@ -60,8 +60,8 @@ fn durations_have_a_unit_and_a_limit() {
 #[test]
 fn later_names_take_any_arguments() {
     assert!(matches!(
-        parse("signet backup create --to x").unwrap().command,
-        Command::Backup(_)
+        parse("signet migrate receive --to x").unwrap().command,
+        Command::Migrate(_)
     ));
     assert!(parse("signet repo rotate --key root app").is_ok());
     assert!(parse("signet key revive --store docker x").is_ok());

@@ -110,7 +110,7 @@ pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Fail
             ));
         }
     }
-    finish(file, &done.keys, wrong)
+    finish(file, &done.keys, done.changed, wrong)
 }
 
 fn line(key: &ArchivedKey, dry_run: bool) -> String {
@@ -130,13 +130,18 @@ fn line(key: &ArchivedKey, dry_run: bool) -> String {
     }
 }
 
-fn finish(file: &Path, keys: &[ArchivedKey], wrong: Vec<Missing>) -> Result<(), Failure> {
+fn finish(
+    file: &Path,
+    keys: &[ArchivedKey],
+    changed: bool,
+    wrong: Vec<Missing>,
+) -> Result<(), Failure> {
     if wrong.is_empty() {
         return Ok(());
     }
     let fine = keys.iter().filter(|key| key.exit == 0).count();
     let one = wrong[0].exit;
-    let exit = match fine == 0 && wrong.iter().all(|missing| missing.exit == one) {
+    let exit = match !changed && fine == 0 && wrong.iter().all(|missing| missing.exit == one) {
         true => one,
         false => exit::PARTIAL,
     };

@@ -2,10 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write},
+    io::{self, Read as _, Seek as _, Write},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, linkat, open},
+    io::Errno,
+};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use signet_proto::{
@@ -145,12 +150,9 @@ fn write(
     created: i64,
 ) -> Result<(), Failure> {
     let failed = |error| Failure::file("write", file, error);
-    let temp = tempfile::Builder::new()
-        .prefix(".signet-")
-        .tempfile_in(dir)
-        .map_err(failed)?;
+    let temp = Temporary::new(dir).map_err(failed)?;
     let out = Hashing {
-        out: io::BufWriter::new(temp.as_file()),
+        out: io::BufWriter::new(temp.file()),
         hash: Sha256::new(),
     };
     let time = u64::try_from(created).unwrap_or(0);
@@ -166,11 +168,12 @@ fn write(
     out.flush().map_err(failed)?;
     drop(out);
     let written: [u8; 32] = hash.finalize().into();
-    temp.as_file().sync_all().map_err(failed)?;
+    temp.file().sync_all().map_err(failed)?;
 
     // Read back: what is on the disk is what was meant.
     let mut hash = Sha256::new();
-    let mut again = File::open(temp.path()).map_err(failed)?;
+    let mut again = temp.file();
+    again.rewind().map_err(failed)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match again.read(&mut buffer).map_err(failed)? {
@@ -182,19 +185,62 @@ fn write(
     if read != written {
         return Err(bad(file, &"what was read back is not what was written"));
     }
-    if let Lock::Passphrase(passphrase) = lock
-        && with_passphrase(temp.path(), passphrase)? != members
-    {
-        return Err(bad(file, &"it does not open to what was packed"));
+    if let Lock::Passphrase(passphrase) = lock {
+        again.rewind().map_err(failed)?;
+        if with_passphrase(again, file, passphrase)? != members {
+            return Err(bad(file, &"it does not open to what was packed"));
+        }
     }
-    temp.persist_noclobber(file)
-        .map_err(|error| match error.error.kind() {
-            io::ErrorKind::AlreadyExists => exists(file),
-            _ => failed(error.error),
-        })?;
+    temp.keep(file).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(file),
+        _ => failed(error),
+    })?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(failed)
+}
+
+/// A file that gets its name only when it is whole.
+enum Temporary {
+    /// Without any name: whoever is killed leaves nothing (`O_TMPFILE`, open(2)).
+    Nameless(File),
+    /// Where the file system has no such files.
+    Named(tempfile::NamedTempFile),
+}
+
+impl Temporary {
+    fn new(dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match open(dir, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => Ok(Self::Nameless(file.into())),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let mut named = tempfile::Builder::new();
+                named.prefix(".signet-").tempfile_in(dir).map(Self::Named)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Self::Nameless(file) => file,
+            Self::Named(named) => named.as_file(),
+        }
+    }
+
+    /// Gives it its name, which nobody has.
+    fn keep(self, name: &Path) -> io::Result<()> {
+        match self {
+            Self::Nameless(file) => {
+                let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+                Ok(linkat(CWD, own, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+            }
+            Self::Named(named) => named
+                .persist_noclobber(name)
+                .map(drop)
+                .map_err(|error| error.error),
+        }
+    }
 }
 
 /// Hashes what it passes on.

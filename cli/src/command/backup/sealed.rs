@@ -278,7 +278,11 @@ pub(crate) async fn open(
             None => Arc::new(typed(file, attempt, ctx).await?),
         };
         let at = file.to_owned();
-        match blocking(move || with_passphrase(&at, &passphrase)).await {
+        let opened = blocking(move || {
+            let input = File::open(&at).map_err(|error| Failure::file("read", &at, error))?;
+            with_passphrase(input, &at, &passphrase)
+        });
+        match opened.await {
             Err(failure) if failure.code == WRONG && !unattended && attempt < ATTEMPTS => {}
             members => return checked(file, members?),
         }
@@ -319,6 +323,7 @@ async fn typed(file: &Path, attempt: u32, ctx: &Context) -> Result<Typed, Failur
 
 /// Opens and unpacks a backup with a passphrase.
 pub(crate) fn with_passphrase(
+    input: impl io::Read,
     file: &Path,
     passphrase: &Zeroizing<Vec<u8>>,
 ) -> Result<Vec<Member>, Failure> {
@@ -330,7 +335,6 @@ pub(crate) fn with_passphrase(
         )
     };
     let text = std::str::from_utf8(passphrase).map_err(|_| wrong())?;
-    let input = File::open(file).map_err(|error| Failure::file("read", file, error))?;
     let decryptor =
         Decryptor::new_buffered(BufReader::new(input)).map_err(|error| unreadable(file, error))?;
     let mut identity = scrypt::Identity::new(SecretString::from(text.to_owned()));
