@@ -30,13 +30,15 @@ use signet_trust::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("keyfile", fuzz_keyfile),
     ("key_der", fuzz_key_der),
     ("wire_metadata", fuzz_wire_metadata),
     ("canonical_json", fuzz_canonical_json),
     ("error_body", fuzz_error_body),
     ("grpc_request", fuzz_grpc_request),
+    ("archive", fuzz_archive),
+    ("manifest", fuzz_manifest),
 ];
 
 /// Passphrases of the seeds.
@@ -176,4 +178,14 @@ pub fn fuzz_error_body(data: &[u8]) {
 /// A message that a client sends to the agent.
 pub fn fuzz_grpc_request(data: &[u8]) {
     request::sign_request(data);
+}
+
+/// A backup below its encryption, or a tarball of Docker's.
+pub fn fuzz_archive(data: &[u8]) {
+    request::archive(data);
+}
+
+/// `manifest.json` and `signet/state.json` of a backup.
+pub fn fuzz_manifest(data: &[u8]) {
+    request::manifest(data);
 }

@@ -78,7 +78,6 @@ fn names_of_later_releases_are_said_to_be_that() {
     for args in [
         &["doctor"][..],
         &["card", "list"],
-        &["backup", "create"],
         &["migrate", "receive"],
         &["repo", "rotate", "root"],
         &["signer", "add", "alice"],

@@ -16,3 +16,34 @@ pub(super) fn sign_request(data: &[u8]) {
         assert!(refusal.len() < 8192, "{} bytes of refusal", refusal.len());
     }
 }
+
+/// See [`super::fuzz_archive`].
+pub(super) fn archive(data: &[u8]) {
+    use signet_proto::archive::{MAX_PATH, MAX_TOTAL, Member, read};
+
+    let mut total = 0;
+    let take = |member: Member| {
+        assert!(member.path.len() <= MAX_PATH && !member.path.starts_with('/'));
+        assert!(
+            member
+                .path
+                .split('/')
+                .all(|part| !matches!(part, "" | "." | ".."))
+        );
+        total += member.data.len() as u64;
+    };
+    // What is refused may have given some members before.
+    let _ = read(data, |_| Some(MAX_TOTAL), take);
+    assert!(total <= MAX_TOTAL);
+}
+
+/// See [`super::fuzz_manifest`].
+pub(super) fn manifest(data: &[u8]) {
+    use signet_proto::archive::Manifest;
+
+    if let Ok(manifest) = Manifest::parse(data) {
+        let again = Manifest::parse(&manifest.to_json());
+        assert!(again.expect("what was read is written readably") == manifest);
+    }
+    let _ = signet_agent::backup::read_state(data);
+}
