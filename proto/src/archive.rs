@@ -304,7 +304,6 @@ fn read_tar(
         }
         take(Member { path, data });
     }
-    drop(archive);
     drain(input)
 }
 
