@@ -76,9 +76,7 @@ fn names_of_later_releases_are_said_to_be_that() {
     let lab = Lab::builder().build();
     let home = lab.home();
     for args in [
-        &["doctor"][..],
-        &["card", "list"],
-        &["migrate", "receive"],
+        &["migrate", "receive"][..],
         &["repo", "rotate", "root"],
         &["signer", "add", "alice"],
         &["log", "verify"],

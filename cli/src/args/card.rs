@@ -43,6 +43,12 @@ pub(crate) struct CardSerialArgs {
 
 /// `signet card setup`
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Without a terminal: --pin-fd N is the PIN that the card is to have. Where it has one of \
+                  yours already, or its firmware is older than 5.3 and does not say, --pin-fd N is \
+                  the PIN that it has (123456 from the factory) and --new-passphrase-fd N the new \
+                  one. The PUK is made, and is on the recovery sheet."
+)]
 pub(crate) struct CardSetupArgs {
     #[command(flatten)]
     pub(crate) card: CardSerialArgs,

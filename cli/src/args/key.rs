@@ -185,7 +185,7 @@ pub(crate) struct KeyImportArgs {
     /// Repository of a key whose file names none
     #[arg(long, value_name = "GUN")]
     pub(crate) gun: Option<String>,
-    /// Where it goes: file, docker, or a YubiKey: piv, piv:SERIAL, piv:SERIAL:SLOT
+    /// Where it goes: file or docker; `key move` takes it on to a YubiKey
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
     /// A name of your own for it (one key only)

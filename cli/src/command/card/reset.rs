@@ -50,9 +50,7 @@ pub(super) async fn run(args: CardResetArgs, ctx: &mut Context) -> Result<(), Fa
     if ctx.ui.is_json() {
         ctx.ui.json(&json!({ "v": 1, "card": to_json(&card) }));
     } else {
-        ctx.ui.say(format_args!(
-            "the {name} is as it left the factory; `signet card setup {serial}` makes it yours"
-        ));
+        ctx.ui.say(format_args!("the {name} is reset"));
     }
     Ok(())
 }
