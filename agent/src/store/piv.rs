@@ -54,7 +54,7 @@ use super::{
 };
 use crate::{
     key::Secret,
-    presence::{CardName, Presence, RequestId},
+    presence::{CardName, Presence, RequestId, SessionId},
 };
 
 /// How a card is to be treated.
@@ -86,6 +86,15 @@ impl Default for CardSettings {
     }
 }
 
+/// A PIN that was given for a request, and taken by the card.
+struct Good {
+    request: RequestId,
+    pin: Secret,
+    grade: u32,
+    /// Whose terminal session it was typed in, if it was.
+    session: Option<SessionId>,
+}
+
 /// Told whenever more is known of the card, or less.
 pub type Publish = Box<dyn Fn(&Arc<CardFacts>) + Send>;
 
@@ -99,8 +108,8 @@ pub struct CardStore {
     label: String,
     settings: CardSettings,
     held: Held,
-    /// What was given for a request and taken by the card, with its grade: for that request only.
-    good: Option<(RequestId, Secret, u32)>,
+    /// What was given for a request and taken by the card: for that request only.
+    good: Option<Good>,
     /// PINs that the card refused, each for the request that gave it.
     refused: Vec<(RequestId, Secret)>,
     /// `leave_verified`: the card knows the PIN.
@@ -407,7 +416,7 @@ impl KeyStore for CardStore {
         message: &[u8],
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
-        Ok(self.sign_on_card(id, purpose, message, presence)?)
+        self.sign_on_card(id, purpose, message, presence)
     }
 
     fn open(&mut self, id: &KeyId, _: &mut dyn Presence) -> Result<StoredKey, StoreError> {
@@ -497,7 +506,7 @@ impl KeyStore for CardStore {
 
     fn end_request(&mut self, request: RequestId) {
         self.refused.retain(|(of, _)| *of != request);
-        if self.good.as_ref().is_some_and(|(of, ..)| *of == request) {
+        if self.good.as_ref().is_some_and(|good| good.request == request) {
             self.good = None;
         }
     }

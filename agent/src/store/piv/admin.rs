@@ -907,12 +907,15 @@ fn free_slot(
     Ok(None)
 }
 
+/// The certificate of a key and that of the card's own attestation key, DER.
+type Chain = (Vec<u8>, Vec<u8>);
+
 /// The attestation of a new key, which never fails its making.
 fn attestation(
     card: &mut dyn Exchange,
     slot: Slot,
     version: Version,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, CardError> {
+) -> Result<Option<Chain>, CardError> {
     if version < Version::ATTESTATION {
         return Ok(None);
     }

@@ -12,29 +12,27 @@ const CHAINED: u8 = 0x10;
 const MAX_ANSWER: usize = 16 * 1024;
 
 /// Done.
-pub const OK: u16 = 0x9000;
+pub(super) const OK: u16 = 0x9000;
 /// No PIN, no management key, or nobody touched it.
-pub const NOT_SATISFIED: u16 = 0x6982;
+pub(super) const NOT_SATISFIED: u16 = 0x6982;
 /// PIN or PUK blocked.
-pub const BLOCKED: u16 = 0x6983;
-/// Not now.
-pub const CONDITIONS: u16 = 0x6985;
+pub(super) const BLOCKED: u16 = 0x6983;
 /// Wrong data: on signing no such key, or one of another algorithm.
-pub const WRONG_DATA: u16 = 0x6a80;
+pub(super) const WRONG_DATA: u16 = 0x6a80;
 /// No such object or application.
-pub const NOT_FOUND: u16 = 0x6a82;
+pub(super) const NOT_FOUND: u16 = 0x6a82;
 /// No room.
-pub const FULL: u16 = 0x6a84;
+pub(super) const FULL: u16 = 0x6a84;
 /// No such key.
-pub const NO_KEY: u16 = 0x6a88;
+pub(super) const NO_KEY: u16 = 0x6a88;
 
 /// What a command asks for.
 #[derive(Clone, Copy)]
-pub struct Command<'a> {
+pub(super) struct Command<'a> {
     /// Instruction and parameters.
-    pub head: [u8; 3],
+    pub(super) head: [u8; 3],
     /// Data; may hold a PIN or a key, so it is never printed.
-    pub data: &'a [u8],
+    pub(super) data: &'a [u8],
 }
 
 impl std::fmt::Debug for Command<'_> {
@@ -45,7 +43,7 @@ impl std::fmt::Debug for Command<'_> {
 
 /// A command.
 #[must_use]
-pub fn command<'a>(ins: u8, p1: u8, p2: u8, data: &'a [u8]) -> Command<'a> {
+pub(super) fn command<'a>(ins: u8, p1: u8, p2: u8, data: &'a [u8]) -> Command<'a> {
     Command {
         head: [ins, p1, p2],
         data,
@@ -54,11 +52,11 @@ pub fn command<'a>(ins: u8, p1: u8, p2: u8, data: &'a [u8]) -> Command<'a> {
 
 /// An answer with its status word.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     /// What came, in one piece; wiped, because a protected management key comes this way.
-    pub data: Zeroizing<Vec<u8>>,
+    pub(super) data: Zeroizing<Vec<u8>>,
     /// Status word of the last piece.
-    pub status: u16,
+    pub(super) status: u16,
 }
 
 impl Answer {
@@ -67,7 +65,7 @@ impl Answer {
     /// # Errors
     ///
     /// [`CardError::Status`].
-    pub fn ok(self) -> Result<Zeroizing<Vec<u8>>, CardError> {
+    pub(super) fn ok(self) -> Result<Zeroizing<Vec<u8>>, CardError> {
         match self.status {
             OK => Ok(self.data),
             status => Err(CardError::Status(status)),
@@ -81,7 +79,7 @@ impl Answer {
 /// # Errors
 ///
 /// Those of the exchange; an answer without a status word or without an end.
-pub fn send(card: &mut dyn Exchange, command: Command<'_>) -> Result<Answer, CardError> {
+pub(super) fn send(card: &mut dyn Exchange, command: Command<'_>) -> Result<Answer, CardError> {
     let [ins, p1, p2] = command.head;
     let mut apdu = Zeroizing::new(Vec::with_capacity(5 + PIECE));
     let mut rest = command.data;
@@ -129,7 +127,7 @@ fn split(mut bytes: Zeroizing<Vec<u8>>) -> Result<Answer, CardError> {
 
 /// Tries left, as a status word tells them (`63Cx`; `6983`: none).
 #[must_use]
-pub fn tries(status: u16) -> Option<u8> {
+pub(super) fn tries(status: u16) -> Option<u8> {
     match status {
         BLOCKED => Some(0),
         0x63c0..=0x63cf => Some((status & 0x0f) as u8),

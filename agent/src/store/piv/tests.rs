@@ -294,7 +294,7 @@ fn a_card_that_is_left_verified_needs_one_exchange_until_it_is_locked() {
     assert_eq!(device.stats()["exchanges"], 1, "{:?}", sequence(&device));
     assert_eq!(device.stats()["pin_verified"], true);
     // Another program had it forget the PIN.
-    device.exchange(b"\x00\x20\xff\x80\x00");
+    let _ = device.exchange(b"\x00\x20\xff\x80\x00");
     store
         .sign(&id, Purpose::Document, b"three", &mut Person::default())
         .unwrap();
@@ -356,7 +356,7 @@ fn a_blocked_pin_says_how_it_is_unblocked() {
     let id = made(&mut store, TouchPolicy::Never);
     store.lock();
     for _ in 0..3 {
-        device.exchange(b"\x00\x20\x00\x80\x08999999\xff\xff");
+        let _ = device.exchange(b"\x00\x20\x00\x80\x08999999\xff\xff");
     }
     let error = store
         .sign(&id, Purpose::Document, b"m", &mut with_pin())
@@ -414,7 +414,7 @@ fn a_reset_by_another_program_or_another_application_costs_nothing() {
         .sign(&id, Purpose::Document, b"m", &mut with_pin())
         .unwrap();
     // Another application is selected by somebody else.
-    device.exchange(b"\x00\xa4\x04\x00\x08\xa0\x00\x00\x05\x27\x20\x01\x01");
+    let _ = device.exchange(b"\x00\xa4\x04\x00\x08\xa0\x00\x00\x05\x27\x20\x01\x01");
     store
         .sign(&id, Purpose::Document, b"m", &mut Person::default())
         .unwrap();
@@ -500,7 +500,7 @@ fn pin_and_puk_are_changed_and_the_puk_unblocks() {
     store.change_pin(false, &mut person).unwrap();
     assert!(person.asked[1].new_secret);
     for _ in 0..4 {
-        device.exchange(b"\x00\x20\x00\x80\x08999999\xff\xff");
+        let _ = device.exchange(b"\x00\x20\x00\x80\x08999999\xff\xff");
     }
     let mut person = Person {
         pin: vec![puk, PIN],

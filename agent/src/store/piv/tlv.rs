@@ -57,7 +57,7 @@ pub fn take(bytes: &[u8]) -> Result<(Tlv<'_>, &[u8]), TlvError> {
     };
     let (&first, rest) = rest.split_first().ok_or(TlvError::Short)?;
     let (len, rest) = match first {
-        0..0x80 => (usize::from(first), rest),
+        0..=0x7f => (usize::from(first), rest),
         0x81 => {
             let (&len, rest) = rest.split_first().ok_or(TlvError::Short)?;
             (usize::from(len), rest)
