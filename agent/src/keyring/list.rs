@@ -368,6 +368,7 @@ impl Keyring {
                 if docker == 1 { "key lies" } else { "keys lie" }
             ));
         }
+        warnings.extend(self.unrehearsed(&keys).await?);
         warnings.extend(problems);
         warnings.extend(keys.iter().filter_map(|key| {
             let problem = key.problem.as_ref()?;

@@ -1,16 +1,39 @@
 //! A rehearsal: every key of an archive is opened in memory, and nothing is written but that it was.
 
+use std::collections::HashSet;
+
 use signet_proto::v1::{self, ArchivedKey, BackupDone, BackupRequest};
 use signet_trust::KeyId;
 
 use super::{Opener, Problem, STEP, archive_entry, candidates, name, progress, prove, receive};
 use crate::{
-    keyring::{Fault, Keyring, Person, StoreName},
+    keyring::{Fault, Keyring, Person, StoreName, list::Listed},
     ledger::NewEntry,
     presence::stream::Stream,
 };
 
 impl Keyring {
+    /// Says which keys no rehearsed backup holds, if there are any.
+    pub(in crate::keyring) async fn unrehearsed(
+        &self,
+        keys: &[Listed],
+    ) -> Result<Option<String>, Fault> {
+        let rehearsed = self.recorder.run(|ledger| ledger.rehearsals()).await?;
+        let rehearsed: HashSet<KeyId> = rehearsed.into_iter().map(|(id, _)| id).collect();
+        let lie_here = |key: &&Listed| {
+            matches!(key.store, StoreName::File | StoreName::Docker) && key.is_enrolled()
+        };
+        let left = keys.iter().filter(lie_here);
+        let count = left.filter(|key| !rehearsed.contains(&key.id)).count();
+        Ok((count > 0).then(|| {
+            format!(
+                "{count} {} in no backup that was rehearsed: `signet backup create`, then `signet \
+                 backup verify FILE`",
+                if count == 1 { "key is" } else { "keys are" }
+            )
+        }))
+    }
+
     pub(super) async fn rehearse(
         &self,
         rehearse: &v1::RehearseBackup,
