@@ -129,6 +129,29 @@ fn every_command_prints_what_its_schema_says() {
     reader.fail(5, &mut import("a wrong one"));
     reader.run("signet key import", &mut import("for the export"));
 
+    // Backups.
+    let backup = home.user_home().join("keys.age");
+    let backup = backup.to_str().expect("the lab's paths are text");
+    let archive = |args: &[&str]| {
+        let mut command = home.with_descriptors(&[(3, "archive passphrase")]);
+        command
+            .env("SIGNET_PASSPHRASE_FILE", home.passphrase_file())
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+            .args(["--yes", "--passphrase-fd", "archive:3"])
+            .args(args);
+        command
+    };
+    for (section, args) in [
+        ("signet backup create", &["backup", "create", "-o", backup][..]),
+        ("signet backup show", &["backup", "show", backup]),
+        ("signet backup verify", &["backup", "verify", backup]),
+        ("signet restore", &["restore", "--dry-run", backup]),
+        ("signet restore", &["restore", backup]),
+    ] {
+        reader.run(section, &mut archive(args));
+    }
+    reader.fail(1, &mut archive(&["backup", "create", "-o", backup]));
+
     // Keyrings and the agent.
     reader.run("signet unlock", &mut unattended(&home, &["unlock"]));
     reader.run("signet lock", &mut signet(&home, &["lock"]));
