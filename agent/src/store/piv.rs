@@ -242,9 +242,13 @@ impl CardStore {
             return self.arrive();
         };
         let mut facts = CardFacts::clone(facts);
-        self.ready()?;
-        self.on_card(&mut |card| facts::read_credentials(card, &mut facts))
-            .map_err(|error| self.unreachable(error))?;
+        let mut read = self.read(&mut |card| facts::read_credentials(card, &mut facts))?;
+        if read.is_ok() && facts.pin_tries.is_none() {
+            // Nothing is told while another program has another application selected.
+            self.selected = false;
+            read = self.read(&mut |card| facts::read_credentials(card, &mut facts))?;
+        }
+        read.map_err(|error| self.unreachable(error))?;
         Ok(self.set_facts(facts))
     }
 
@@ -289,6 +293,20 @@ impl CardStore {
             self.let_go();
         }
         done
+    }
+
+    /// Reads something; once more where the connection broke, or another program has another
+    /// application selected. That is harmless, as no PIN is sent and nothing is changed.
+    fn read(&mut self, work: card::Work<'_>) -> Result<Result<(), CardError>, CardFault> {
+        self.ready()?;
+        let read = self.on_card(work);
+        match &read {
+            Err(CardError::Status(_)) => self.selected = false,
+            Err(error) if error.is_of_the_connection() => {}
+            _ => return Ok(read),
+        }
+        self.ready()?;
+        Ok(self.on_card(work))
     }
 
     fn let_go(&mut self) {

@@ -321,12 +321,11 @@ impl CardStore {
         let Some(version) = self.facts.as_ref().map(|facts| facts.version) else {
             return Ok(None);
         };
-        self.ready()?;
         let mut tries = None;
-        self.on_card(&mut |card| {
+        self.read(&mut |card| {
             tries = applet::pin_tries(card, version)?;
             Ok(())
-        })
+        })?
         .map_err(|error| self.failed("tell its tries", error))?;
         if let Some(tries) = tries {
             self.set_tries(tries);

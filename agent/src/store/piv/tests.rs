@@ -414,10 +414,19 @@ fn a_reset_by_another_program_or_another_application_costs_nothing() {
         .sign(&id, Purpose::Document, b"m", &mut with_pin())
         .unwrap();
     // Another application is selected by somebody else.
-    let _ = device.exchange(b"\x00\xa4\x04\x00\x08\xa0\x00\x00\x05\x27\x20\x01\x01");
+    let select_other = b"\x00\xa4\x04\x00\x08\xa0\x00\x00\x05\x27\x20\x01\x01";
+    let _ = device.exchange(select_other);
     store
         .sign(&id, Purpose::Document, b"m", &mut Person::default())
         .unwrap();
+    // Also where the tries are read first, because no PIN is held.
+    store.lock();
+    let _ = device.exchange(select_other);
+    store
+        .sign(&id, Purpose::Document, b"m", &mut with_pin())
+        .unwrap();
+    let _ = device.exchange(select_other);
+    assert_eq!(store.refresh().unwrap().pin_tries, Some(3));
     device.fail(0x87, Fault::Answer(vec![]), 1);
     store
         .sign(&id, Purpose::Document, b"m", &mut Person::default())
