@@ -43,6 +43,9 @@ pub(super) use self::sign::Listening;
 /// How long cards have to say what they are, once they are seen.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// How long a card has to forget its PIN before others are locked.
+const LOCKING: Duration = Duration::from_secs(3);
+
 /// A card's store on its thread.
 pub(super) type CardWorker = Arc<Worker<CardStore>>;
 
@@ -308,8 +311,10 @@ impl Cards {
                 store.lock();
                 held
             });
-            // A card that is gone has forgotten.
-            held |= locked.await.unwrap_or(false);
+            // A card that is gone has forgotten; one that another program holds forgets when it is
+            // let go, before anything else.
+            let locked = timeout_at(Instant::now() + LOCKING, locked).await;
+            held |= matches!(locked, Ok(Ok(true)));
         }
         held
     }

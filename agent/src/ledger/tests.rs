@@ -594,7 +594,7 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
             error,
             LedgerError::Newer {
                 found: 99,
-                known: 1
+                known: 2
             }
         ),
         "{error:?}"

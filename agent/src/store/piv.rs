@@ -524,7 +524,11 @@ impl KeyStore for CardStore {
 
     fn end_request(&mut self, request: RequestId) {
         self.refused.retain(|(of, _)| *of != request);
-        if self.good.as_ref().is_some_and(|good| good.request == request) {
+        if self
+            .good
+            .as_ref()
+            .is_some_and(|good| good.request == request)
+        {
             self.good = None;
         }
     }

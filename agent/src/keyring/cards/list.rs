@@ -1,9 +1,13 @@
 //! What can be told of cards and of the keys on them, without asking anybody anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use signet_proto::v1::{CardInfo, KeyOnCard, SlotInfo};
 use signet_trust::{Algorithm, KeyId};
+use tokio::time::timeout;
 
 use super::{Present, make::origin};
 use crate::{
@@ -16,6 +20,9 @@ use crate::{
     },
 };
 
+/// How long a card has to say how many tries are left.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Keyring {
     /// Cards in readers, and those that hold enrolled keys or have a name, with what is wrong.
     pub(crate) async fn list_cards(&self) -> (Vec<CardInfo>, Vec<String>) {
@@ -24,11 +31,12 @@ impl Keyring {
         let mut refreshed = Vec::new();
         for card in self.cards.present() {
             // Tries may have changed by other programs.
-            let facts = card.worker.run(|store| store.refresh()).await;
-            refreshed.push(match facts {
-                Ok(Ok(facts)) => (Present { facts, ..card }, String::new()),
-                Ok(Err(error)) => (card, error.to_string()),
-                Err(_) => continue,
+            let facts = card.worker.run(|store| store.refresh());
+            refreshed.push(match timeout(PATIENCE, facts).await {
+                Ok(Ok(Ok(facts))) => (Present { facts, ..card }, String::new()),
+                Ok(Ok(Err(error))) => (card, error.to_string()),
+                Ok(Err(_)) => continue,
+                Err(_) => (card, "another program uses it just now".to_owned()),
             });
         }
         let index = self.index();

@@ -150,10 +150,10 @@ impl CardStore {
                 slot,
             })?;
         let mut found = None;
-        self.on_card(&mut |card| {
+        self.read(&mut |card| {
             found = Some((attest::fetch(card, slot)?, attest::fetch_own(card)?));
             Ok(())
-        })
+        })?
         .map_err(|error| self.failed("attest that it made this key", error))?;
         let (der, own) = found.ok_or(CardFault::System("an attestation that did not come"))?;
         let proves = self.judge(&der, &own, &public);
@@ -223,6 +223,7 @@ impl CardStore {
         origin: Origin<'_>,
         presence: &mut dyn Presence,
     ) -> Result<Made, StoreError> {
+        self.may_be_busy(presence);
         let facts = CardFacts::clone(&*self.refresh()?);
         self.check_new(new, origin, &facts)?;
         let candidates = self.candidates(new, &facts)?;
@@ -526,6 +527,7 @@ impl CardStore {
         how: SetUp,
         presence: &mut dyn Presence,
     ) -> Result<Recovery, StoreError> {
+        self.may_be_busy(presence);
         let facts = CardFacts::clone(&*self.refresh()?);
         let serial = facts.serial;
         let tells = facts.version >= Version::METADATA;
@@ -626,6 +628,7 @@ impl CardStore {
             // As above; a card that is gone has forgotten them.
             let _ = self.on_card(&mut applet_select);
         }
+        presence.waits(Wait::Over);
         self.held.drop_all();
         if let Err(error) = done {
             return Err(self.refusal(step, status, error).into());
@@ -725,6 +728,7 @@ impl CardStore {
         with_puk: bool,
         presence: &mut dyn Presence,
     ) -> Result<(), StoreError> {
+        self.may_be_busy(presence);
         let facts = CardFacts::clone(&*self.refresh()?);
         let serial = facts.serial;
         let (known, what, tries) = match with_puk {

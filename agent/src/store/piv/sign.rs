@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use signet_trust::{Algorithm, KeyId, Method};
 
 use super::{
-    CardFault, CardStore, PinPolicy, Purpose, Slot, SlotFacts, StoreError, TouchPolicy, apdu,
+    CardFault, CardStore, Good, PinPolicy, Purpose, Slot, SlotFacts, StoreError, TouchPolicy, apdu,
     applet,
     card::{CardError, Exchange},
     encode,
@@ -211,6 +211,7 @@ impl CardStore {
         let mut selected_again = false;
         let mut refusal = None;
         for _ in 0..ATTEMPTS + 3 {
+            self.may_be_busy(presence);
             self.ready()?;
             let pin = match need.pin {
                 true => Some(self.pin(need, presence, &mut refusal)?),
@@ -220,10 +221,6 @@ impl CardStore {
             let skip = self.verified && !need.always;
             let leave = self.settings.leave_verified && need.pin && !need.always;
             let (mut done, mut status, mut forgotten) = (None, apdu::OK, true);
-            presence.waits(Wait::Busy {
-                card: self.name_of(),
-                after: SURELY_BUSY,
-            });
             let ran = self.on_card(&mut |card| {
                 presence.waits(Wait::Over);
                 if presence.is_gone() {
@@ -299,6 +296,14 @@ impl CardStore {
             .into())
     }
 
+    /// Says that another program may hold the card, before the first word to it.
+    pub(super) fn may_be_busy(&self, presence: &mut dyn Presence) {
+        presence.waits(Wait::Busy {
+            card: self.name_of(),
+            after: SURELY_BUSY,
+        });
+    }
+
     /// After a broken connection: the same card, whose tries have not fallen.
     fn reconnected(&mut self, need: &Need) -> Result<(), CardFault> {
         let before = self.facts.as_ref().and_then(|facts| facts.pin_tries);
@@ -348,10 +353,10 @@ impl CardStore {
             return Ok((Secret::copy_of(pin.expose()), 0));
         }
         if refusal.is_none()
-            && let Some((of, pin, grade)) = &self.good
-            && *of == presence.request()
+            && let Some(good) = &self.good
+            && good.request == presence.request()
         {
-            return Ok((Secret::copy_of(pin.expose()), *grade));
+            return Ok((Secret::copy_of(good.pin.expose()), good.grade));
         }
         let card = match need.slot {
             Some(slot) => self.name_in(slot),
@@ -449,18 +454,25 @@ impl CardStore {
             return;
         }
         let request = presence.request();
-        if self.good.as_ref().is_none_or(|(of, ..)| *of != request) {
+        let known = self.good.as_ref().filter(|good| good.request == request);
+        // What was given in an earlier call of this request was typed where it was typed then.
+        let session = known.map_or_else(|| presence.session(), |good| good.session);
+        if known.is_none() {
             // All tries are there again; how many they are is read when it matters.
             self.change_facts(|facts| facts.pin_tries = None);
-            self.good = Some((request, Secret::copy_of(pin.expose()), grade));
+            self.good = Some(Good {
+                request,
+                pin: Secret::copy_of(pin.expose()),
+                grade,
+                session,
+            });
         }
         presence.accepted(&SecretName::Pin(serial), grade);
-        if !presence.may_use_held() {
-            // What was given where held secrets do not count is held for nobody.
-            return;
+        // What was given where held secrets do not count is held for nobody.
+        if presence.may_use_held() {
+            self.held
+                .keep(pin, session, self.settings.hold, &self.clock);
         }
-        self.held
-            .keep(pin, presence.session(), self.settings.hold, &self.clock);
     }
 }
 
