@@ -90,7 +90,7 @@ pub(crate) async fn run(ctx: &mut Context) -> Result<(), Failure> {
     findings.push(pcscd::drivers(&host, wanted));
     findings.push(pcscd::polkit(&host, wanted, &cards.problems));
     findings.push(gnupg::scdaemon(&host, wanted, &cards));
-    findings.extend(cards::look(&cards, &findings));
+    findings.extend(cards::look(&cards, wanted, &findings));
 
     let failed = findings
         .iter()

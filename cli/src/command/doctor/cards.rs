@@ -11,13 +11,23 @@ pub(super) fn matters(card: &CardInfo) -> bool {
 }
 
 /// Everything about cards that is not among `before` already.
-pub(super) fn look(cards: &ListCardsReply, before: &[Finding]) -> Vec<Finding> {
+pub(super) fn look(cards: &ListCardsReply, wanted: bool, before: &[Finding]) -> Vec<Finding> {
     let is_said = |text: &str| before.iter().any(|one| one.message == text);
     let mut found: Vec<Finding> = cards
         .problems
         .iter()
         .filter(|problem| !is_said(problem))
-        .map(|problem| Finding::new("cards", State::Failed, problem.clone()))
+        .map(|problem| {
+            // Another card in another reader is nobody's trouble.
+            let state = if problem.contains("is no YubiKey") {
+                State::Note
+            } else if wanted {
+                State::Failed
+            } else {
+                State::Warning
+            };
+            Finding::new("cards", state, problem.clone())
+        })
         .collect();
     // Without pcscd there are none, which was said.
     let unreachable = before
@@ -75,16 +85,18 @@ fn one(card: &CardInfo) -> Vec<Finding> {
             .fix(format!("signet card setup {serial}")),
         );
     }
-    if card.tries_known {
-        found.extend(tries(card, serial).map(|(state, text, fix)| finding(state, text).fix(fix)));
-    }
-    // What is said above in our own words need not be said twice.
+    let few = card.tries_known.then(|| tries(card, serial)).flatten();
+    // What is said here in our own words need not be said twice.
     let is_default = |text: &str| text.contains("default") || text.contains("factory");
+    let is_of_tries = |text: &str| text.contains("is blocked") || text.contains("try left");
     for warning in &card.warnings {
-        if defaults.is_empty() || !is_default(warning) {
+        let is_said = (!defaults.is_empty() && is_default(warning))
+            || (few.is_some() && is_of_tries(warning));
+        if !is_said {
             found.push(finding(State::Warning, warning));
         }
     }
+    found.extend(few.map(|(state, text, fix)| finding(state, text).fix(fix)));
     for slot in card.slots.iter().filter(|slot| !slot.problem.is_empty()) {
         found.push(finding(
             State::Warning,
@@ -165,6 +177,7 @@ mod tests {
         );
         let mut blocked = card();
         blocked.pin_tries = 0;
+        blocked.warnings.push("the PIN is blocked: …".into());
         assert_eq!(
             states(blocked.clone()),
             [(State::Failed, Some("signet card pin 7 --puk".into()))]
@@ -183,16 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn a_card_of_somebody_else_is_no_failure() {
+        let state = |problem: &str, wanted| {
+            let reply = ListCardsReply {
+                problems: vec![problem.into()],
+                ..ListCardsReply::default()
+            };
+            look(&reply, wanted, &[])[0].state
+        };
+        let foreign = "the card in \"x\" is no YubiKey that can be used: no serial";
+        assert_eq!(state(foreign, true), State::Note);
+        assert_eq!(state("it cannot be reached", true), State::Failed);
+        assert_eq!(state("it cannot be reached", false), State::Warning);
+    }
+
+    #[test]
     fn what_was_said_is_not_said_again() {
         let reply = ListCardsReply {
             problems: vec!["pcscd does not answer".into(), "polkit said no".into()],
             ..ListCardsReply::default()
         };
         let before = [Finding::new("polkit", State::Failed, "polkit said no")];
-        assert_eq!(look(&reply, &before).len(), 1);
+        assert_eq!(look(&reply, true, &before).len(), 1);
         let before = [Finding::new("pcscd", State::Note, "not installed")];
         assert!(
-            look(&reply, &before)
+            look(&reply, true, &before)
                 .iter()
                 .all(|one| one.state == State::Note)
         );

@@ -168,7 +168,9 @@ pub(super) fn polkit(host: &Host, wanted: bool, problems: &[String]) -> Finding 
 /// Whether a problem of the agent is that pcscd refused it.
 pub(super) fn is_refusal(problem: &str) -> bool {
     let words = problem.to_lowercase();
+    // The agent's words for SCARD_W_SECURITY_VIOLATION, and those of pcscd and polkit themselves.
     [
+        "policy refuses",
         "polkit",
         "not authorized",
         "refused access",
@@ -250,7 +252,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut host = Host::at(root.path());
         assert_eq!(polkit(&host, true, &[]).state, State::Ok);
-        let refused = ["pcscd refused access: polkit …".to_owned()];
+        let refused = ["this user may not use cards: the system's policy refuses".to_owned()];
         let finding = polkit(&host, true, &refused);
         assert_eq!(finding.state, State::Failed);
         assert!(finding.fix.unwrap().contains("usermod -aG signet"));
