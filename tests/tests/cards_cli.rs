@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use signet_tests::lab::cards::now;
 use signet_tests::schema::Schemas;
 use signet_tests::steps::{DIGEST, SIZE};
 use signet_tests::{Cards, Firmware, Home, Lab, Run, Terminal};
@@ -132,6 +134,41 @@ fn a_push_asks_one_pin_a_card_and_says_each_touch_before_the_card_is_touched() {
     }
     assert!(!seen.contains(PIN) && !seen.contains(OTHER_PIN));
     lab.everybody_pulls(&image);
+}
+
+#[test]
+fn a_touch_is_said_as_soon_as_the_card_waits_for_it() {
+    let lab = Lab::builder().notary().build();
+    let cards = Cards::builder().card(Firmware::V5_7, FIRST).start();
+    let home = lab.home().with_cards(&cards);
+    set_up(&home, FIRST, PIN, "desk");
+    let store = format!("piv:{FIRST}:9c");
+    let mut targets = vec!["--role", "targets", "--gun", GUN, "--store", &store];
+    targets.extend(["--touch-policy", "always", "--pin-policy", "never"]);
+    generate(&home, PIN, &targets);
+    home.signs(&format!("{GUN}:v0"));
+    let card = cards.card(FIRST);
+    card.touch_never();
+    let mut late = Vec::new();
+    for number in 1..=5 {
+        let mut command = sign(&home, &format!("v{number}"));
+        let mut running = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let said = BufReader::new(running.stderr.take().expect("it is a pipe"));
+        let line = said.lines().map_while(Result::ok);
+        let touch = line.into_iter().find(|line| line.starts_with("Touch the"));
+        let seen = now();
+        assert!(touch.is_some(), "no touch was asked for");
+        late.push(seen.saturating_sub(card.await_touch()));
+        card.touch();
+        assert!(running.wait().expect("it ends").success());
+    }
+    // Whatever else the machine does can only make it later.
+    let soonest = late.iter().min().expect("five");
+    assert!(*soonest < 50_000_000, "nanoseconds: {late:?}");
 }
 
 #[test]
