@@ -9,9 +9,12 @@
 //! It holds ciphertext, as an archive does, and has an archive's form.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Cursor,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +26,7 @@ use crate::{
     ledger::{IndexEntry, Ledger, NewEntry, restore::Restored},
     store::{
         StoreError,
-        atomic::{self, Existing},
+        atomic::{self, Existing, Prepared},
     },
 };
 
@@ -33,6 +36,10 @@ const FILE_NAME: &str = "restore.journal";
 const CHANGES: &str = "journal.json";
 /// Largest journal: an archive's content, and the changes of the ledger.
 const MAX_JOURNAL: usize = 96 * 1024 * 1024;
+/// Threads that write files.
+const WRITERS: usize = 8;
+/// Files that are written before they get their names: each is an open descriptor until then.
+const BATCH: usize = 128;
 
 /// A restore, ready to be done.
 #[derive(Debug)]
@@ -100,22 +107,30 @@ impl Journal {
     ///
     /// [`StoreError::Io`]; the files that this call made are gone again.
     pub(crate) fn place(&self, home: &Path) -> Result<(), StoreError> {
-        let mut made = Vec::new();
-        let placed = self.files.iter().try_for_each(|file| {
-            let Some(path) = self.target(home, &file.path) else {
-                return Ok(());
-            };
+        let wanted: Vec<(PathBuf, &[u8])> = self
+            .files
+            .iter()
+            .filter_map(|file| Some((self.target(home, &file.path)?, &file.data[..])))
             // One that is there already is the same, or another's: it is never replaced.
-            if fs::symlink_metadata(&path).is_ok() {
-                return Ok(());
-            }
-            if let Some(dir) = path.parent() {
-                atomic::create_dir(dir)?;
-            }
-            atomic::write(&path, &file.data, Existing::Keep)?;
-            made.push(path);
-            Ok(())
-        });
+            .filter(|(path, _)| fs::symlink_metadata(path).is_err())
+            .collect();
+        let dirs: BTreeSet<&Path> = wanted
+            .iter()
+            .filter_map(|(path, _)| path.parent())
+            .collect();
+        for dir in &dirs {
+            atomic::create_dir(dir)?;
+        }
+        let mut made = Vec::new();
+        let placed = wanted
+            .chunks(BATCH)
+            .try_for_each(|batch| {
+                for file in prepare(batch)? {
+                    made.push(file.keep()?);
+                }
+                Ok(())
+            })
+            .and_then(|()| dirs.iter().try_for_each(|dir| atomic::sync_dir(dir)));
         if placed.is_err() {
             for path in &made {
                 // What cannot be removed is whole, and found by the next listing as a new key.
@@ -258,6 +273,32 @@ pub(crate) fn of_key(key: &IndexEntry, restore: &NewEntry) -> NewEntry {
         summary: format!("into the store {}", key.store),
         ..restore.clone()
     }
+}
+
+/// Writes files that get their names together. Several at a time: a disk that is asked for many
+/// fsyncs at once does them in one go.
+fn prepare(wanted: &[(PathBuf, &[u8])]) -> Result<Vec<Prepared>, StoreError> {
+    let share = wanted.len().div_ceil(WRITERS).max(1);
+    thread::scope(|scope| {
+        let writers: Vec<_> = wanted
+            .chunks(share)
+            .map(|share| {
+                scope.spawn(move || {
+                    let files = share.iter().map(|(path, data)| atomic::prepare(path, data));
+                    files.collect::<Result<Vec<_>, _>>()
+                })
+            })
+            .collect();
+        let mut all = Vec::with_capacity(wanted.len());
+        let mut failed = None;
+        for writer in writers {
+            match writer.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+                Ok(files) => all.extend(files),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(all), Err)
+    })
 }
 
 /// Forgets the journal: the restore is done, or undone.

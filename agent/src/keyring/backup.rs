@@ -4,6 +4,7 @@
 //! while it is packed, which is checked here and goes nowhere. What comes in is hostile: members
 //! are bounded, known by name, and only key material is taken, each key proved by its ID.
 
+mod members;
 mod open;
 mod rehearse;
 mod restore;
@@ -11,7 +12,6 @@ mod restore;
 use std::{collections::BTreeMap, sync::Arc};
 
 use signet_proto::{
-    MAX_CHUNK,
     archive::{
         self,
         manifest::{self, FORMAT, Manifest},
@@ -19,17 +19,21 @@ use signet_proto::{
     },
     endpoint::Endpoint,
     v1::{
-        self, ArchiveMember, ArchivedKey, BackupDone, BackupEvent, BackupProgress, BackupRequest,
-        backup_event::Event, backup_request::Message, backup_start::What,
+        self, ArchivedKey, BackupDone, BackupEvent, BackupProgress, BackupRequest,
+        backup_event::Event, backup_start::What,
     },
 };
 use signet_trust::{KeyId, payload::escape};
 use zeroize::Zeroizing;
 
+use self::members::{Candidate, Members, candidates, receive, send_member};
 use self::open::{Opener, Problem, of_key, proof, prove};
 use super::{Fault, Keyring, Person, StoreName, list::Listed, person::Work};
 use crate::{
-    backup::{RECOVER, state::{Archived, Claimed, Collection}},
+    backup::{
+        RECOVER,
+        state::{Archived, Claimed, Collection},
+    },
     ledger::NewEntry,
     presence::stream::Stream,
     service::{Shared, now, status::word},
@@ -43,10 +47,6 @@ use crate::{
 const STEP: usize = 16;
 /// Characters kept of a host's or file's name.
 const MAX_NAME: usize = 200;
-
-/// Files of an archive by their paths; ciphertext, wiped all the same where a key file is not
-/// encrypted.
-type Members = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// What an archive is asked to hold.
 struct Include {
@@ -140,10 +140,19 @@ impl Keyring {
         };
         person.about(vec!["proves the keys that go into a backup".to_owned()]);
         let (listed, problems) = self.list(docker_dir).await?;
-        manifest.notes.extend(problems.iter().map(|line| name(line)));
+        manifest
+            .notes
+            .extend(problems.iter().map(|line| name(line)));
         let mut members = Members::new();
-        self.pack(&include, &listed, &mut manifest, &mut members, person, stream)
-            .await?;
+        self.pack(
+            &include,
+            &listed,
+            &mut manifest,
+            &mut members,
+            person,
+            stream,
+        )
+        .await?;
         if include.state {
             self.pack_state(&mut manifest, &mut members).await?;
         }
@@ -209,9 +218,17 @@ impl Keyring {
             false => Vec::new(),
         };
         let mut files: BTreeMap<(&'static str, KeyId), Content> = BTreeMap::new();
-        files.extend(native.keys.into_iter().map(|(id, file)| (("file", id), file)));
+        files.extend(
+            native
+                .keys
+                .into_iter()
+                .map(|(id, file)| (("file", id), file)),
+        );
         files.extend(docker.into_iter().map(|(id, file)| (("docker", id), file)));
-        for (path, ring) in [(path::KEYRING, native.repository), (path::ROOT, native.root)] {
+        for (path, ring) in [
+            (path::KEYRING, native.repository),
+            (path::ROOT, native.root),
+        ] {
             members.extend(ring.map(|file| (path.to_owned(), file)));
         }
         let mut opener = Opener::new(None, None);
@@ -315,7 +332,11 @@ impl Keyring {
         Ok(person.with(&self.file, stream, false, work).await?.public)
     }
 
-    async fn pack_state(&self, manifest: &mut Manifest, members: &mut Members) -> Result<(), Fault> {
+    async fn pack_state(
+        &self,
+        manifest: &mut Manifest,
+        members: &mut Members,
+    ) -> Result<(), Fault> {
         let archived = self
             .recorder
             .run(|ledger| {
@@ -439,149 +460,4 @@ async fn progress(
             })),
         })
         .await
-}
-
-async fn send_member(
-    path: &str,
-    data: &[u8],
-    stream: &mut Stream<BackupRequest>,
-) -> Result<(), Fault> {
-    let mut rest = data;
-    loop {
-        let (piece, after) = rest.split_at(rest.len().min(MAX_CHUNK));
-        rest = after;
-        let member = ArchiveMember {
-            path: path.to_owned(),
-            data: piece.to_vec(),
-            more: !rest.is_empty(),
-        };
-        stream
-            .send(BackupEvent {
-                event: Some(Event::Member(member)),
-            })
-            .await?;
-        if rest.is_empty() {
-            return Ok(());
-        }
-    }
-}
-
-/// Takes the members of an archive, bounded, known by name, each once.
-async fn receive(stream: &mut Stream<BackupRequest>) -> Result<Members, Fault> {
-    let mut members = Members::new();
-    let mut total = 0_u64;
-    let mut open: Option<(String, Zeroizing<Vec<u8>>)> = None;
-    loop {
-        let message = stream.next().await?.and_then(|request| request.message);
-        let piece = match message {
-            Some(Message::Member(piece)) => piece,
-            Some(Message::End(_)) if open.is_none() => return Ok(members),
-            _ => {
-                return Err(Fault::Malformed(
-                    "the archive was cut before all of it had come".to_owned(),
-                ));
-            }
-        };
-        let data = Zeroizing::new(piece.data);
-        let (path, mut file) = match open.take() {
-            Some((path, file)) if path == piece.path => (path, file),
-            Some((path, _)) => {
-                return Err(Fault::Malformed(format!("{} is not whole", escape(&path))));
-            }
-            None => (piece.path, Zeroizing::new(Vec::new())),
-        };
-        let Some(limit) = archive::size_limit(&path) else {
-            let path = escape(&path);
-            return Err(Fault::Archive(format!("{path:?} is nothing that it may hold")));
-        };
-        total += data.len() as u64;
-        if (file.len() + data.len()) as u64 > limit || total > archive::MAX_TOTAL {
-            return Err(Fault::Archive(format!("{path} is larger than it may be")));
-        }
-        if file.is_empty() {
-            file = data;
-        } else {
-            file.extend_from_slice(&data);
-        }
-        if piece.more {
-            open = Some((path, file));
-        } else if members.contains_key(&path) {
-            return Err(Fault::Archive(format!("it holds {path} twice")));
-        } else if members.len() == archive::MAX_MEMBERS {
-            return Err(Fault::Archive("it holds too many files".to_owned()));
-        } else {
-            members.insert(path, file);
-        }
-    }
-}
-
-/// A key that an archive holds.
-struct Candidate<'a> {
-    id: KeyId,
-    /// Where it came from.
-    store: StoreName,
-    file: &'a [u8],
-    /// Claimed by the manifest; the key's own file counts.
-    role: String,
-    gun: String,
-    label: String,
-    certificates: Vec<KeyId>,
-}
-
-/// What came: the manifest, if the archive is one of ours, and the keys in it.
-fn candidates(members: &Members) -> Result<(Option<Manifest>, Vec<Candidate<'_>>), Fault> {
-    let bad = |error: archive::BadManifest| Fault::Archive(error.to_string());
-    let key = |path: &str| {
-        let id: KeyId = archive::key_of(path)?.parse().ok()?;
-        let store = match path.starts_with("signet/") {
-            true => StoreName::File,
-            false => StoreName::Docker,
-        };
-        Some((id, store))
-    };
-    let Some(json) = members.get(path::MANIFEST) else {
-        // Docker's own files: each says for itself what it is.
-        let found = members.iter().filter_map(|(path, file)| {
-            let (id, store) = key(path)?;
-            Some(Candidate {
-                id,
-                store,
-                file,
-                role: String::new(),
-                gun: String::new(),
-                label: String::new(),
-                certificates: Vec::new(),
-            })
-        });
-        return Ok((None, found.collect()));
-    };
-    let manifest = Manifest::parse(json).map_err(bad)?;
-    let mut found = Vec::new();
-    for entry in manifest.keys.iter().filter(|key| !key.file.is_empty()) {
-        let missing = || bad(archive::BadManifest::Missing(entry.file.clone()));
-        let file = members.get(&entry.file).ok_or_else(missing)?;
-        if archive::digest(file) != entry.sha256 {
-            return Err(bad(archive::BadManifest::Digest(entry.file.clone())));
-        }
-        let (id, store) = key(&entry.file).ok_or_else(missing)?;
-        found.push(Candidate {
-            id,
-            store,
-            file,
-            role: entry.role.clone(),
-            gun: entry.gun.clone(),
-            label: entry.label.clone(),
-            certificates: entry.certificates.iter().filter_map(|id| id.parse().ok()).collect(),
-        });
-    }
-    for file in &manifest.files {
-        let Some(data) = members.get(&file.path) else {
-            // The command leaves out what no restore needs.
-            continue;
-        };
-        if archive::digest(data) != file.sha256 {
-            return Err(bad(archive::BadManifest::Digest(file.path.clone())));
-        }
-    }
-    Ok((Some(manifest), found))
 }

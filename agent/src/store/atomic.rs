@@ -65,6 +65,68 @@ pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(),
     sync_dir(dir)
 }
 
+/// A file that is whole and on the disk, and has no name yet. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    temp: PathBuf,
+    path: PathBuf,
+    /// Holds the lock that keeps cleaners away.
+    file: File,
+    named: bool,
+}
+
+/// Writes a new file of mode 0600 beside its place, for many that get their names together.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(crate) fn prepare(path: &Path, bytes: &[u8]) -> Result<Prepared, StoreError> {
+    let failed = |source| StoreError::Io {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let (temp, file) = create_temp(parent(path)).map_err(failed)?;
+    let mut prepared = Prepared {
+        temp,
+        path: path.to_owned(),
+        file,
+        named: false,
+    };
+    let written = step()
+        .and_then(|()| prepared.file.write_all(bytes))
+        .and_then(|()| step())
+        .and_then(|()| prepared.file.sync_all());
+    written.map_err(failed)?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Gives it its name, if nobody has that. Durable after [`sync_dir`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub(crate) fn keep(mut self) -> Result<PathBuf, StoreError> {
+        let renamed = step().and_then(|()| rename_to_new(&self.temp, &self.path));
+        renamed.map_err(|source| StoreError::Io {
+            what: "write",
+            path: self.path.clone(),
+            source,
+        })?;
+        self.named = true;
+        Ok(std::mem::take(&mut self.path))
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.named {
+            discard(&self.temp);
+        }
+    }
+}
+
 /// Removes a file, durably.
 ///
 /// # Errors
@@ -260,7 +322,12 @@ fn discard(temp: &Path) {
     let _ = step().and_then(|()| fs::remove_file(temp));
 }
 
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+/// Makes the names in a directory durable.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     step()
         .and_then(|()| File::open(dir))
         .and_then(|dir| dir.sync_all())
