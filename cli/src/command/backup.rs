@@ -2,6 +2,7 @@
 
 mod create;
 pub(super) mod foreign;
+mod person;
 pub(super) mod sealed;
 mod show;
 mod verify;

@@ -8,11 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use age::{Callbacks, DecryptError, Decryptor, Encryptor, Identity, Recipient, scrypt};
+use age::{DecryptError, Decryptor, Encryptor, Identity, Recipient, scrypt};
 use secrecy::SecretString;
 use signet_proto::archive::{self, ArchiveError, Manifest, Member, path};
 use zeroize::Zeroizing;
 
+use super::person::Person;
 use crate::{
     Context,
     failure::{Failure, exit, io_words},
@@ -489,59 +490,4 @@ fn checked(file: &Path, members: Vec<Member>) -> Result<(Manifest, Vec<Member>),
         .check(&members)
         .map_err(|error| bad(file, &error))?;
     Ok((manifest, members))
-}
-
-/// Whoever sits at the terminal, for plugins and SSH keys.
-#[derive(Clone)]
-struct Person {
-    ui: Ui,
-}
-
-impl Person {
-    fn new(ui: &Ui) -> Self {
-        Self { ui: ui.clone() }
-    }
-}
-
-impl Callbacks for Person {
-    fn display_message(&self, message: &str) {
-        self.ui.say(escape(message));
-    }
-
-    fn confirm(&self, message: &str, yes: &str, no: Option<&str>) -> Option<bool> {
-        if !self.ui.may_ask() {
-            return None;
-        }
-        let no = no
-            .map(|no| format!(", no: {}", escape(no)))
-            .unwrap_or_default();
-        let question = format!("{} (yes: {}{no})", escape(message), escape(yes));
-        match terminal::confirm(&question) {
-            Asked::Answer(yes) => Some(yes),
-            _ => None,
-        }
-    }
-
-    fn request_public_string(&self, description: &str) -> Option<String> {
-        if !self.ui.may_ask() {
-            return None;
-        }
-        match terminal::line(&format!("{}: ", escape(description))) {
-            Asked::Answer(line) => Some(line),
-            _ => None,
-        }
-    }
-
-    fn request_passphrase(&self, description: &str) -> Option<SecretString> {
-        if !self.ui.may_ask() {
-            return None;
-        }
-        match terminal::secret(&format!("{}: ", escape(description))) {
-            Asked::Answer(secret) => {
-                let text = std::str::from_utf8(&secret).ok()?;
-                Some(SecretString::from(text.to_owned()))
-            }
-            _ => None,
-        }
-    }
 }
