@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
+use signet_trust::{Algorithm, PrivateKey};
 use signet_virtual_yubikey::{
     Device, Firmware, Kind, Outcome,
     attest::root as attestation_root,
@@ -14,8 +15,11 @@ use zeroize::Zeroizing;
 
 use super::{card::Exchange, *};
 use crate::{
-    presence::{Given, NoSecret, SecretName, SecretRequest, SessionId, Wait},
-    store::contract::{self, PIN},
+    presence::{Given, NoSecret, Presence, SecretName, SecretRequest, Wait},
+    store::{
+        KeyStore,
+        contract::{self, PIN},
+    },
 };
 
 /// A reader with a card that a test can touch.
