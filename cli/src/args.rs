@@ -12,9 +12,7 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub(crate) use backup::{
-    BackupArgs, BackupCommand, BackupCreateArgs, BackupOpenArgs, RestoreArgs,
-};
+pub(crate) use backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupOpenArgs, RestoreArgs};
 pub(crate) use card::{
     CardArgs, CardAttestArgs, CardCommand, CardForgetArgs, CardPinArgs, CardResetArgs,
     CardSerialArgs, CardSetupArgs,
