@@ -589,16 +589,8 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
     ledger.db.pragma_update(None, "user_version", 99).unwrap();
     drop(ledger);
     let error = Ledger::open(dir.path()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            LedgerError::Newer {
-                found: 99,
-                known: 2
-            }
-        ),
-        "{error:?}"
-    );
+    let of_the_ledger = matches!(error, LedgerError::Newer { found: 99, known } if known < 99);
+    assert!(of_the_ledger, "{error:?}");
 }
 
 #[test]
