@@ -22,3 +22,5 @@ pub mod store;
 
 #[doc(hidden)]
 pub use keyring::request::read_request;
+#[doc(hidden)]
+pub use store::piv::read_answer;

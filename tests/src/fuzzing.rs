@@ -30,7 +30,7 @@ use signet_trust::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("keyfile", fuzz_keyfile),
     ("key_der", fuzz_key_der),
     ("wire_metadata", fuzz_wire_metadata),
@@ -39,6 +39,7 @@ pub const TARGETS: [Target; 8] = [
     ("grpc_request", fuzz_grpc_request),
     ("archive", fuzz_archive),
     ("manifest", fuzz_manifest),
+    ("card", fuzz_card),
 ];
 
 /// Passphrases of the seeds.
@@ -188,4 +189,9 @@ pub fn fuzz_archive(data: &[u8]) {
 /// `manifest.json` and `signet/state.json` of a backup.
 pub fn fuzz_manifest(data: &[u8]) {
     request::manifest(data);
+}
+
+/// What a card answers: metadata, certificates, attestations, signatures. The first byte picks.
+pub fn fuzz_card(data: &[u8]) {
+    request::card(data);
 }

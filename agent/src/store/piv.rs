@@ -410,3 +410,34 @@ impl Drop for CardStore {
         self.take_back();
     }
 }
+
+/// Reads what a card may answer, as far as its form goes; for fuzzing. The first byte picks what the
+/// rest is taken for.
+#[doc(hidden)]
+pub fn read_answer(bytes: &[u8]) {
+    let Some((pick, answer)) = bytes.split_first() else {
+        return;
+    };
+    match pick % 5 {
+        0 => {
+            if let Ok(facts) = facts::metadata(Slot::SIGNATURE, answer) {
+                assert_eq!(facts.public.is_some(), facts.id.is_some());
+            }
+        }
+        1 => drop(facts::certificate(answer)),
+        2 => drop(attest::Statement::parse(answer)),
+        3 => {
+            for algorithm in [signet_trust::Algorithm::P256, signet_trust::Algorithm::P384] {
+                if let Ok(signature) = encode::signature(algorithm, answer) {
+                    assert!(matches!(signature.len(), 64 | 96));
+                }
+            }
+        }
+        _ => {
+            for element in tlv::all(answer).into_iter().flatten() {
+                let again = tlv::tlv(element.tag, &[element.value]);
+                assert_eq!(tlv::only(&again, element.tag), Ok(element.value));
+            }
+        }
+    }
+}

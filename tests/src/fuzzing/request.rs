@@ -47,3 +47,8 @@ pub(super) fn manifest(data: &[u8]) {
     }
     let _ = signet_agent::backup::read_state(data);
 }
+
+/// See [`super::fuzz_card`].
+pub(super) fn card(data: &[u8]) {
+    signet_agent::read_answer(data);
+}
