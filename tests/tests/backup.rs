@@ -10,7 +10,7 @@ use serde_json::Value;
 use signet_proto::archive;
 use signet_tests::lab::command::clean;
 use signet_tests::lab::{KEYRING_PASSPHRASE, REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE};
-use signet_tests::steps::files;
+use signet_tests::steps::{files, write_script};
 use signet_tests::{Cli, Home, Lab, Output, Run, Terminal};
 
 /// The backup's own passphrase.
@@ -446,7 +446,7 @@ fn a_bundle_of_notarys_and_an_old_directory_restore() {
 }
 
 #[test]
-fn plugins_and_ssh_keys_are_recipients() {
+fn ssh_keys_are_recipients() {
     let lab = Lab::builder().build();
     let home = with_keys(&lab);
     let dir = lab.fresh_dir("k");
@@ -481,6 +481,47 @@ fn plugins_and_ssh_keys_are_recipients() {
     signet(&home, "", &["backup", "verify", text(&file)])
         .exits(5)
         .says("--identity");
+}
+
+#[test]
+fn age_plugins_are_recipients_and_age_opens_what_they_closed() {
+    /// Bech32 of `test`, as the plugin `clear` has it.
+    const RECIPIENT: &str = "age1clear1w3jhxaqlf2huv";
+    const IDENTITY: &str = "AGE-PLUGIN-CLEAR-1W3JHXAQHCDGGX";
+
+    let lab = Lab::builder().build();
+    let home = with_keys(&lab);
+    let dir = lab.fresh_dir("k");
+    let plugin = include_str!("age-plugin-clear");
+    write_script(&dir.join("age-plugin-clear"), plugin);
+    let key = dir.join("clear.key");
+    fs::write(&key, IDENTITY).expect("the lab is ours");
+    let file = dir.join("keys.age");
+    let path = format!("{}:/usr/bin:/bin", text(&dir));
+    let run = |args: &[&str]| {
+        let mut command = home.unattended();
+        command
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+            .env(
+                "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+                REPOSITORY_PASSPHRASE,
+            )
+            .env("PATH", &path);
+        command.args(args).run()
+    };
+    run(&["backup", "create", "-o", text(&file), "-r", RECIPIENT]).ok();
+    run(&["backup", "verify", "-i", text(&key), text(&file)]).ok();
+    clean("age")
+        .env("PATH", &path)
+        .args(["-d", "-i", text(&key), "-o", "/dev/null", text(&file)])
+        .run()
+        .ok();
+    // Where the plugin is not installed, that is what is said.
+    let other = dir.join("other.age");
+    let create = ["backup", "create", "-o", text(&other), "-r", RECIPIENT];
+    signet(&home, "", &create)
+        .exits(1)
+        .says("no age-plugin-clear on the PATH");
 }
 
 #[test]
