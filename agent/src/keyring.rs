@@ -34,7 +34,9 @@ use std::{
 
 use signet_trust::KeyId;
 
-use self::{cards::Cards, collection::Collections, person::Work, recorder::Recorder, worker::Worker};
+use self::{
+    cards::Cards, collection::Collections, person::Work, recorder::Recorder, worker::Worker,
+};
 pub use self::{fault::Fault, person::Person};
 use crate::{
     config::Config,

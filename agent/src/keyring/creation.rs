@@ -17,7 +17,7 @@ use signet_trust::{
 
 use super::{
     Fault, Keyring, Person, StoreName,
-    cards::make::OnCard,
+    cards::make::{OnCard, place},
     manage::{Fresh, algorithm},
     person::Work,
     request::{Head, claims, refused},
@@ -27,7 +27,7 @@ use crate::{
     ledger::{IndexEntry, NewEntry},
     presence::stream::Stream,
     service::now,
-    store::{KeyStore, Purpose},
+    store::{KeyStore, Purpose, piv::Made},
 };
 
 /// A passphrase given for this request.
@@ -198,11 +198,12 @@ impl Keyring {
             .key_id
             .parse()
             .map_err(|error| Fault::Malformed(format!("{error}")))?;
-        let entry = self
-            .index()
-            .get(&id)
-            .cloned()
-            .ok_or(Fault::NotEnrolled(id))?;
+        let known = self.index().get(&id).cloned();
+        let entry = match known {
+            Some(entry) => entry,
+            None if role == "root" => self.root_of_others(id).ok_or(Fault::NotEnrolled(id))?,
+            None => return Err(Fault::NotEnrolled(id)),
+        };
         let fits = entry.role == role && (of.is_none() || entry.gun.as_deref() == of);
         if !fits {
             return Err(Fault::KeyRole {
@@ -215,6 +216,31 @@ impl Keyring {
             });
         }
         Ok(Chosen::Enrolled(entry))
+    }
+
+    /// A root key that docker, notary or another program put on a card, as their certificate says.
+    /// It is never chosen by itself; who names it by its ID, and gives the PIN under a prompt that
+    /// says what is created, takes it in.
+    fn root_of_others(&self, id: KeyId) -> Option<IndexEntry> {
+        let mut found = self.cards.with_key(&id).into_iter();
+        let (card, slot) = found.find(|(_, slot)| slot.subject.as_deref() == Some("root"))?;
+        let made = Made {
+            attestation: None,
+            proves: String::new(),
+            slot,
+        };
+        Some(IndexEntry {
+            id,
+            role: "root".to_owned(),
+            gun: None,
+            label: String::new(),
+            store: StoreName::Piv.as_str().to_owned(),
+            public: made.slot.public.clone()?,
+            enrolled_at: now(),
+            certificates: Vec::new(),
+            used_opaque: false,
+            places: vec![place(&card, &made)],
+        })
     }
 
     async fn obtain(
@@ -254,8 +280,8 @@ impl Keyring {
             }
             StoreName::Piv => {
                 let purpose = Purpose::Certificate;
-                self.sign_on_card(root.id, purpose, &message, true, person, stream)
-                    .await?
+                let signed = self.sign_on_card(root.id, purpose, &message, true, person, stream);
+                signed.await?.0
             }
         };
         if person.grade() < GIVEN {

@@ -9,19 +9,9 @@ mod release;
 
 use std::sync::Arc;
 
-use signet_proto::v1::{
-    Answer, NeedParts, Notice, Prompt, PromptMode, SignEvent, SignRequest, StaleBase, Waiting,
-    sign_event, sign_request,
-};
-use signet_trust::{
-    Gun,
-    base::VerifiedBase,
-    guard::{History, Pass, Question, Refusal, Rule, check, snapshot_is_covered},
-    payload::{Item, change_digest, summarise},
-};
 pub use self::head::read_request;
-use self::{head::Room, release::Released};
 pub(super) use self::{head::Head, release::claims};
+use self::{head::Room, release::Released};
 use super::{
     Fault, Keyring, Person,
     base::{self, Found, Named},
@@ -34,6 +24,16 @@ use crate::{
     ledger::NewEntry,
     presence::stream::{Carries, Stream},
     service::{Shared, now, status::word},
+};
+use signet_proto::v1::{
+    Answer, NeedParts, Notice, Prompt, PromptMode, SignEvent, SignRequest, StaleBase, Waiting,
+    sign_event, sign_request,
+};
+use signet_trust::{
+    Gun,
+    base::VerifiedBase,
+    guard::{History, Pass, Question, Refusal, Rule, check, snapshot_is_covered},
+    payload::{Item, change_digest, summarise},
 };
 
 /// What follows messages of this request refer to.

@@ -38,6 +38,8 @@ pub(super) struct Made {
     /// As the store knows the key.
     pub(super) canonical: KeyId,
     pub(super) signature: Signature,
+    /// See [`StoredFacts::place`].
+    pub(super) place: String,
 }
 
 /// What the keys are asked to sign, and under which rules.
@@ -91,6 +93,7 @@ impl Keyring {
                         method: job.public.method(),
                         bytes,
                     },
+                    place: stored.place,
                 });
             }
             if group[0].fresh && person.grade() < GIVEN {
@@ -205,7 +208,7 @@ impl Keyring {
         let mut signed = Vec::with_capacity(jobs.len());
         for job in jobs {
             let message: Arc<[u8]> = order.message(job).into();
-            let signature = self
+            let (signature, place) = self
                 .sign_on_card(
                     job.canonical,
                     Purpose::Document,
@@ -219,6 +222,7 @@ impl Keyring {
                 id: job.canonical,
                 role: None,
                 gun: None,
+                place,
             };
             signed.push((facts, signature));
         }
@@ -306,6 +310,7 @@ async fn sign_in<S: KeyStore + 'static, M: Carries>(
                         id: job.canonical,
                         role: key.role().map(str::to_owned),
                         gun: key.gun().map(str::to_owned),
+                        place: String::new(),
                     };
                     Ok((facts, signature))
                 })
@@ -325,6 +330,7 @@ async fn sign_in<S: KeyStore + 'static, M: Carries>(
                     id: *id,
                     role: stored.role,
                     gun: stored.gun,
+                    place: String::new(),
                 };
                 Ok((facts, signature))
             })
@@ -339,6 +345,8 @@ pub(super) struct StoredFacts {
     pub(super) id: KeyId,
     pub(super) role: Option<String>,
     pub(super) gun: Option<String>,
+    /// On which card it signed, and what confirmed it; empty for other stores.
+    pub(super) place: String,
 }
 
 impl Order<'_> {
@@ -417,6 +425,7 @@ mod tests {
             id: KeyId([7; 32]),
             role: Some(role.to_owned()),
             gun: gun.map(str::to_owned),
+            place: String::new(),
         }
     }
 

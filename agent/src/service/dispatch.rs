@@ -8,8 +8,8 @@ use std::{
 
 use signet_proto::v1::{
     agent_server::{AgentServer, SERVICE_NAME as AGENT},
-    cards_server::{CardsServer, SERVICE_NAME as CARDS},
     backup_server::{BackupServer, SERVICE_NAME as BACKUP},
+    cards_server::{CardsServer, SERVICE_NAME as CARDS},
     keys_server::{KeysServer, SERVICE_NAME as KEYS},
     log_server::{LogServer, SERVICE_NAME as LOG},
     signer_server::{SERVICE_NAME as SIGNER, SignerServer},

@@ -32,6 +32,8 @@ const BUSY_UNATTENDED: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long the card waits for a finger (Yubico, "touch policy").
 const TOUCH: u32 = 15;
+/// Grade of a touch.
+const TOUCHED: u32 = 4;
 /// Cards that go away in the middle of one signature.
 const MAX_LOST: u32 = 5;
 
@@ -193,7 +195,7 @@ async fn tell<M: Carries>(stream: &Stream<M>, what: What) {
 }
 
 impl Keyring {
-    /// Signs with a key on whichever card holds it, waiting for the card where somebody is there to
+    /// Signs with a key on whichever card holds it, and says where for the log; waiting for the card where somebody is there to
     /// put it in, and asking for another touch where one was missed.
     pub(in crate::keyring) async fn sign_on_card<M: Carries>(
         &self,
@@ -203,7 +205,7 @@ impl Keyring {
         fresh: bool,
         person: &mut Person<'_>,
         stream: &mut Stream<M>,
-    ) -> Result<Vec<u8>, Fault> {
+    ) -> Result<(Vec<u8>, String), Fault> {
         let mut lost = 0;
         let mut busy_since: Option<Instant> = None;
         loop {
@@ -214,7 +216,17 @@ impl Keyring {
             let signed = person.with_card(&card.worker, stream, fresh, work).await;
             let fault = match signed {
                 Err(Fault::Store(StoreError::Card(fault))) => fault,
-                signed => return signed,
+                Err(fault) => return Err(fault),
+                Ok(signature) => {
+                    let slot = card.facts.slot_of(&id).map(|slot| slot.slot.to_string());
+                    let how = match person.grade() {
+                        TOUCHED => "touched",
+                        0 => "by the PIN held",
+                        _ => "by the PIN given",
+                    };
+                    let slot = slot.unwrap_or_default();
+                    return Ok((signature, format!("on {} slot {slot}, {how}", card.name)));
+                }
             };
             let fault = match fault {
                 CardFault::Missing(_) | CardFault::Swapped(_) | CardFault::NoService

@@ -137,7 +137,10 @@ impl Request<'_> {
                     version: version(item),
                     key: Some(made.canonical),
                     payload: Some(item.payload.hash()),
-                    summary: words.clone(),
+                    summary: match made.place.as_str() {
+                        "" => words.clone(),
+                        place => format!("{words}; {place}"),
+                    },
                     caller: caller.clone(),
                     grade,
                     rule: rule.clone(),
