@@ -199,6 +199,46 @@ fn setting_a_card_up_again_changes_neither_pin_nor_management_key() {
 }
 
 #[test]
+fn a_set_up_that_was_interrupted_is_finished_by_the_next_one() {
+    let device = Device::new(SERIAL, Firmware::V5_7, Kind::YubiKey);
+    let mut store = store_on(&device);
+    device.fail(0xff, Fault::Answer(vec![0x6f, 0x00]), 1);
+    let error = store.set_up(SetUp::default(), &mut with_pin()).unwrap_err();
+    assert!(words(&error).contains("6f00"), "{error}");
+    assert!(store.refresh().unwrap().defaults[2]);
+    store.set_up(SetUp::default(), &mut with_pin()).unwrap();
+    let facts = store.refresh().unwrap();
+    assert_eq!((facts.defaults, facts.protected), ([false; 3], true));
+
+    // The key was set, and that it lies on the card was not said any more.
+    device.put_object(0x5f_ff00, None);
+    assert!(!store.refresh().unwrap().protected);
+    store.set_up(SetUp::default(), &mut with_pin()).unwrap();
+    assert!(store.refresh().unwrap().protected);
+    made(&mut store, TouchPolicy::Never);
+    assert_eq!(device.stats()["pin_tries"], 3);
+}
+
+#[test]
+fn a_key_whose_certificate_finds_no_room_or_whose_touch_is_missed_is_not_left_behind() {
+    let (device, mut store) = card(Firmware::V5_7);
+    device.set_capacity(600);
+    let new = plain(Algorithm::P256, TouchPolicy::Never);
+    let error = store.generate_on_card(&new, &mut with_pin()).unwrap_err();
+    assert!(
+        words(&error).contains("no room") || words(&error).contains("6a84"),
+        "{error}"
+    );
+    device.set_capacity(100_000);
+    device.set_touching(Touching::Never);
+    device.set_touch_timeout(Duration::from_millis(30));
+    let new = plain(Algorithm::P256, TouchPolicy::Always);
+    let error = store.generate_on_card(&new, &mut with_pin()).unwrap_err();
+    assert!(words(&error).contains("not touched in time"), "{error}");
+    assert!(store.arrive().unwrap().slots.is_empty());
+}
+
+#[test]
 fn a_key_is_made_attested_and_signs_on_every_firmware() {
     for firmware in [
         Firmware::V4_3,

@@ -151,7 +151,12 @@ impl CardStore {
             let signature = signed?;
             step = Step::Certificate;
             let der = certificate::finish(&body, new.algorithm, &signature);
-            provision::put_certificate(card, slot, &der)?;
+            let written = provision::put_certificate(card, slot, &der);
+            if written.is_err() && facts.version >= Version::CURVES {
+                // As above: what is not enrolled is of no use.
+                let _ = provision::delete(card, slot);
+            }
+            written?;
             Ok(Some((slot, public, attestation, body, signature)))
         });
         let made = match made {
