@@ -256,6 +256,12 @@ impl Cards {
         self.inner.lock().name(serial)
     }
 
+    /// Whether there is a card, or was one.
+    pub(super) fn matter(&self) -> bool {
+        let state = self.inner.lock();
+        state.enrolled || !state.known.is_empty() || !state.readers.is_empty()
+    }
+
     /// Cards that have a name here.
     pub(super) fn known(&self) -> Vec<KnownCard> {
         self.inner.lock().known.values().cloned().collect()

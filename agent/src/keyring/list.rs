@@ -374,7 +374,11 @@ impl Keyring {
             let problem = key.problem.as_ref()?;
             Some(format!("{}: {problem}", key.describe()))
         }));
-        let (cards, card_problems) = self.list_cards().await;
+        let (cards, mut card_problems) = self.list_cards().await;
+        if cards.is_empty() && !self.cards.matter() {
+            // Whoever has no cards need not be told that none can be seen.
+            card_problems.clear();
+        }
         Ok(StatusReply {
             keyring_exists: keyring.repository || keyring.root,
             unlocked: until.is_some(),
