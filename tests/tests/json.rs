@@ -142,7 +142,10 @@ fn every_command_prints_what_its_schema_says() {
         command
     };
     for (section, args) in [
-        ("signet backup create", &["backup", "create", "-o", backup][..]),
+        (
+            "signet backup create",
+            &["backup", "create", "-o", backup][..],
+        ),
         ("signet backup show", &["backup", "show", backup]),
         ("signet backup verify", &["backup", "verify", backup]),
         ("signet restore", &["restore", "--dry-run", backup]),
