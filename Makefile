@@ -11,16 +11,17 @@ CARGO ?= cargo
 LAB = tests/lab
 PACKAGES = -p signet-cli -p signet-agent
 
-.PHONY: help demo test lint bench fuzz soak lab install install-system dist deb peers
+.PHONY: help demo test test-card lint bench fuzz soak lab install install-system dist deb peers
 
 help:
 	@echo 'make demo     sign an image on push, pull it with docker, see an unsigned one refused'
 	@echo 'make test     every test, against real peers; ends with its count'
+	@echo 'make test-card SERIAL=N  what harms no card, on a real YubiKey; ends with a report'
 	@echo 'make lint     formatting, clippy, documentation, dependencies'
 	@echo 'make lab      start the real peers and stay, for use by hand'
 	@echo 'make bench    the table of figures'
 	@echo 'make fuzz     every fuzz target, FUZZ_SECONDS each (60)'
-	@echo 'make soak     SOAK_POINTS random crash points (200)'
+	@echo 'make soak     SOAK_POINTS random crash points (200), SOAK_SIGNATURES by a card (1000)'
 	@echo 'make install  into PREFIX (/usr/local), below DESTDIR'
 	@echo 'make deb      a Debian package'
 
@@ -50,8 +51,14 @@ fuzz:
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
 SOAK_POINTS ?= 200
+SOAK_SIGNATURES ?= 1000
 soak: peers
-	@$(LAB)/soak $(SOAK_POINTS)
+	@$(LAB)/soak $(SOAK_POINTS) $(SOAK_SIGNATURES)
+
+# What changes nothing on a real YubiKey, and the report for docs/hardware.md.
+SERIAL ?=
+test-card: peers
+	@$(LAB)/lab run $(LAB)/test-card $(SERIAL)
 
 # What is shipped: the two binaries, man pages and completions.
 dist:
