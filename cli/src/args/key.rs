@@ -91,7 +91,7 @@ pub(crate) struct KeyMoveArgs {
     /// A key ID, a unique prefix of at least 7 digits, a label, or ROLE@GUN
     #[arg(value_name = "KEY")]
     pub(crate) key: String,
-    /// Where it goes: piv:SERIAL[:SLOT], file or docker; repeat it for the same key on two YubiKeys
+    /// Where it goes: piv:SERIAL or piv:SERIAL:SLOT, file or docker; repeat it for the same key on two YubiKeys
     #[arg(long, value_name = "STORE", value_parser = parse_store, required = true)]
     pub(crate) store: Vec<String>,
     /// Go on without a rehearsed backup: a key on a card cannot be copied off it
