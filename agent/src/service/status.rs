@@ -183,9 +183,10 @@ fn fix(fault: &Fault) -> Option<String> {
                 .to_owned()
         }
         Fault::NotEnrolled(id) => format!("take it in with `signet key import`, then use {id}"),
-        Fault::NothingToConfirmWith(id, _) => {
-            format!("give it a passphrase with `signet key passphrase {id}`")
-        }
+        Fault::NothingToConfirmWith(id, _) => format!(
+            "give it a passphrase with `signet key passphrase {id}`; a key on a card whose policies \
+             ask for neither PIN nor touch cannot be confirmed with"
+        ),
         Fault::Refused {
             rule,
             can_override: true,

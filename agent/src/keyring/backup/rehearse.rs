@@ -34,6 +34,12 @@ impl Keyring {
         }))
     }
 
+    /// Whether a backup from which this key was opened was rehearsed.
+    pub(in crate::keyring) async fn is_rehearsed(&self, id: &KeyId) -> Result<bool, Fault> {
+        let rehearsed = self.recorder.run(|ledger| ledger.rehearsals()).await?;
+        Ok(rehearsed.iter().any(|(known, _)| known == id))
+    }
+
     pub(super) async fn rehearse(
         &self,
         rehearse: &v1::RehearseBackup,

@@ -54,10 +54,10 @@ impl Keyring {
         let index = self.index();
         let entry = index.get(&key.id).cloned();
         let mut entry = entry.ok_or(Fault::NotEnrolled(key.id))?;
-        if !change.no_backup {
+        if !change.no_backup && !self.is_rehearsed(&key.id).await? {
             return Err(Fault::Usage(format!(
-                "no rehearsed backup holds {}: with its cards lost it is lost; --no-backup moves \
-                 it all the same",
+                "no rehearsed backup holds {}: with its cards lost it is lost; `signet backup \
+                 create`, then `signet backup verify FILE`; --no-backup moves it all the same",
                 key.describe()
             )));
         }
