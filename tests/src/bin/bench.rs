@@ -15,6 +15,7 @@ use signet_tests::{
     Lab, Run as _,
     bench::{
         agent::OwnAgent,
+        cards,
         collection::Collection,
         cost::{self, Cost},
         now, signatures,
@@ -35,7 +36,7 @@ struct Options {
     /// Tags of the collections to sign in
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000, 50_000])]
     tags: Vec<usize>,
-    /// Only these parts: primitive, socket, sign, verify, start
+    /// Only these parts: primitive, socket, sign, verify, start, cards
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Of the signatures only these rows, by their words (for a profile): signet, process,
@@ -72,6 +73,9 @@ fn main() -> Result<()> {
     }
     if options.wants("start") {
         print(&starts(&lab, &options)?)?;
+    }
+    if options.wants("cards") {
+        print(&cards::table(&lab, options.runs)?)?;
     }
     Ok(())
 }
