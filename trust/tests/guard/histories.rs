@@ -232,6 +232,9 @@ impl Run {
                     let wanted = if role == who { next - 1 } else { highest };
                     if wanted > 0 {
                         server.take(role.role(), &role.document(wanted, 200));
+                    } else if role == who {
+                        // The base spoken of lists none; the server may have got one since.
+                        server.drop_role(&role.role());
                     }
                 }
                 let item = who.item(next, content);

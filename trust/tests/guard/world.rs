@@ -229,6 +229,12 @@ impl Server {
         self.renew();
     }
 
+    /// No longer lists a delegation.
+    pub(crate) fn drop_role(&mut self, role: &RoleName) {
+        self.files.remove(role);
+        self.renew();
+    }
+
     pub(crate) fn renew(&mut self) {
         self.snapshot += 1;
         self.timestamp += 1;
