@@ -62,6 +62,7 @@ test-card: peers
 
 # What is shipped: the two binaries, man pages and completions.
 dist:
+	@$(LAB)/install.sh build
 	$(CARGO) build --release --locked $(PACKAGES)
 	rm -rf target/dist && mkdir -p target/dist/man
 	target/release/signet man target/dist/man

@@ -4,6 +4,8 @@
 #
 # Starts no service: the lab starts its own copies, on loopback, in a throwaway directory.
 #
+# Usage: install.sh [build]   with `build` only what `make dist` needs
+#
 #   SIGNET_LAB_CACHE   where Debian 13's Docker CLI and PyPI's ykman are kept
 #                      (default ~/.cache/signet-lab)
 set -euo pipefail
@@ -56,6 +58,16 @@ wanted=(
   '/usr/lib/python3*/ensurepip/__init__.py python3-venv'
   '/usr/include/python3.*/Python.h python3-dev'
 )
+
+# What compiling alone needs.
+if [ "${1:-}" = build ]; then
+  wanted=(
+    'gcc gcc'
+    'pkg-config pkg-config'
+    '/usr/include/stdio.h libc6-dev'
+    '/usr/include/PCSC/winscard.h libpcsclite-dev'
+  )
+fi
 
 present() {
   case $1 in
@@ -166,6 +178,8 @@ check_rust() {
 }
 
 install_packages
-fetch_trixie_docker
-fetch_ykman
+if [ "${1:-}" != build ]; then
+  fetch_trixie_docker
+  fetch_ykman
+fi
 check_rust
