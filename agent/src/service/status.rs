@@ -182,7 +182,10 @@ fn fix(fault: &Fault) -> Option<String> {
              --passphrase-fd or SIGNET_PASSPHRASE_FILE"
                 .to_owned()
         }
-        Fault::NotEnrolled(id) => format!("take it in with `signet key import`, then use {id}"),
+        Fault::NotEnrolled(id) => format!(
+            "take it in with `signet key import`, then use {id}; a key on a card is used here once \
+             it was made or moved there by signet"
+        ),
         Fault::NothingToConfirmWith(id, _) => format!(
             "give it a passphrase with `signet key passphrase {id}`; a key on a card whose policies \
              ask for neither PIN nor touch cannot be confirmed with"
