@@ -134,10 +134,9 @@ fn serve(background: bool) -> anyhow::Result<()> {
     result.context("cannot serve")
 }
 
-/// One thread for each two processors: the other one is the client's.
+/// A thread for each processor, as far as there are that many requests' worth of work.
 fn workers() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / 2).clamp(1, WORKERS)
+    std::thread::available_parallelism().map_or(1, |all| all.get().min(WORKERS))
 }
 
 /// Serves until `shutdown` resolves or a caller asks for the end; then refuses new requests, lets
