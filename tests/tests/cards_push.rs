@@ -13,9 +13,10 @@ const TARGETS_PIN: &str = "90xYz?";
 
 /// Two cards that were somebody's first thing today, and a publisher.
 struct Desk {
-    lab: Lab,
-    cards: Cards,
+    // Dropped in this order: the agent of the home ends while its directory is there.
     home: Home,
+    cards: Cards,
+    lab: Lab,
 }
 
 impl Desk {

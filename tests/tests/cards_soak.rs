@@ -86,9 +86,10 @@ struct Count {
 }
 
 struct Site {
-    lab: Lab,
-    cards: Cards,
+    // Dropped in this order: the agent of the home ends while its directory is there.
     home: Home,
+    cards: Cards,
+    lab: Lab,
 }
 
 impl Site {

@@ -18,9 +18,10 @@ const SIGN: u8 = 0x87;
 
 /// A lab with a trust server, one card that was set up, and a collection whose keys lie on it.
 struct Bench {
-    lab: Lab,
-    cards: Cards,
+    // Dropped in this order: the agent of the home ends while its directory is there.
     home: Home,
+    cards: Cards,
+    lab: Lab,
     tags: u32,
 }
 
