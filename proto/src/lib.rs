@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod endpoint;
+pub mod migration;
 
 /// Version 1 of the protocol.
 #[allow(
