@@ -14,10 +14,12 @@ use crate::{
 
 mod hashes;
 mod read;
+mod tags;
 mod write;
 
-pub use hashes::Hashes;
-pub(crate) use read::envelope;
+pub use hashes::{Hashes, HashesRef};
+pub(crate) use read::{Read, file};
+pub use tags::{Iter as TagsIter, Tags};
 pub(crate) use write::write_targets;
 
 /// A body of one of the four types.
@@ -65,7 +67,7 @@ pub struct Targets {
     /// When it ends.
     pub expires: Expiry,
     /// Tag to target.
-    pub targets: BTreeMap<String, Target>,
+    pub targets: Tags,
     /// From 1; at most 2^31-1.
     pub version: u32,
 }
@@ -99,6 +101,17 @@ pub struct Target {
     pub custom: Option<String>,
     /// Docker writes `sha256` only.
     pub hashes: Hashes,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// A [`Target`], borrowed from [`Tags`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetRef<'a> {
+    /// Canonical text of the `custom` member, if any.
+    pub custom: Option<&'a str>,
+    /// Docker writes `sha256` only.
+    pub hashes: HashesRef<'a>,
     /// Bytes.
     pub length: u64,
 }
@@ -180,10 +193,24 @@ pub trait Body: Clone + Sized {
     /// # Errors
     ///
     /// When a member is missing, unknown or malformed.
-    fn from_value(signed: &json::Value<'_>) -> Result<Self, DocumentError>;
+    fn from_value(signed: &json::Value<'_>) -> Result<Self, DocumentError> {
+        Self::from_streamed(signed, None)
+    }
+
+    /// As [`Body::from_value`], where the tags were read before and are left out of `signed`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Body::from_value`].
+    fn from_streamed(signed: &json::Value<'_>, tags: Option<Tags>) -> Result<Self, DocumentError>;
 
     /// The bytes that are signed.
     fn canonical(&self) -> Vec<u8>;
+
+    /// Whether these are the bytes that are signed.
+    fn is_canonical(&self, bytes: &[u8]) -> bool {
+        self.canonical() == bytes
+    }
 
     /// The counter of this document.
     fn version(&self) -> u32;
@@ -193,16 +220,23 @@ pub trait Body: Clone + Sized {
 }
 
 macro_rules! body {
-    ($name:ident) => {
+    ($name:ident, $tags:ident => $read:expr, $same:expr) => {
         impl Body for $name {
             const TYPE: &'static str = stringify!($name);
 
-            fn from_value(signed: &json::Value<'_>) -> Result<Self, DocumentError> {
-                Self::read(signed)
+            fn from_streamed(
+                signed: &json::Value<'_>,
+                $tags: Option<Tags>,
+            ) -> Result<Self, DocumentError> {
+                $read(signed)
             }
 
             fn canonical(&self) -> Vec<u8> {
                 self.write()
+            }
+
+            fn is_canonical(&self, bytes: &[u8]) -> bool {
+                $same(self, bytes)
             }
 
             fn version(&self) -> u32 {
@@ -214,9 +248,12 @@ macro_rules! body {
             }
         }
     };
+    ($name:ident) => {
+        body!($name, _tags => Self::read, |body: &Self, bytes| body.write() == bytes);
+    };
 }
 body!(Root);
-body!(Targets);
+body!(Targets, tags => |signed| Self::read(signed, tags), Self::writes);
 body!(Snapshot);
 body!(Timestamp);
 
@@ -228,10 +265,17 @@ impl Document {
     ///
     /// When it is no document, or not in canonical form.
     pub fn from_canonical(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let signed = json::parse(bytes)?;
-        let document = read::any(&signed)?;
-        drop(signed);
-        if document.canonical() != bytes {
+        let document = match read::canonical(bytes) {
+            Some(document) => document,
+            None => read::any(&json::parse(bytes)?, None)?,
+        };
+        let is_canonical = match &document {
+            Self::Root(d) => d.is_canonical(bytes),
+            Self::Snapshot(d) => d.is_canonical(bytes),
+            Self::Targets(d) => d.is_canonical(bytes),
+            Self::Timestamp(d) => d.is_canonical(bytes),
+        };
+        if !is_canonical {
             return Err(DocumentError::NotCanonical);
         }
         Ok(document)
@@ -281,6 +325,34 @@ impl Target {
             length,
         }
     }
+
+    /// Borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> TargetRef<'_> {
+        TargetRef {
+            custom: self.custom.as_deref(),
+            hashes: self.hashes.as_ref(),
+            length: self.length,
+        }
+    }
+}
+
+impl TargetRef<'_> {
+    /// Owned.
+    #[must_use]
+    pub fn to_target(self) -> Target {
+        Target {
+            custom: self.custom.map(str::to_owned),
+            hashes: self.hashes.to_hashes(),
+            length: self.length,
+        }
+    }
+}
+
+impl PartialEq<Target> for TargetRef<'_> {
+    fn eq(&self, other: &Target) -> bool {
+        *self == other.as_ref()
+    }
 }
 
 impl FileMeta {
@@ -308,7 +380,7 @@ impl Targets {
                 roles: Some(Vec::new()),
             },
             expires: Expiry::at(now + crate::time::lifetime::TARGETS),
-            targets: BTreeMap::new(),
+            targets: Tags::default(),
             version,
         }
     }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 mod parse;
 
 pub use parse::parse;
+pub(crate) use parse::{Streamed, parse_streaming};
 
 /// A JSON value, borrowing from the input where nothing had to be unescaped.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,9 +13,8 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::{
     cert::Certificate,
-    document::{self, Body, DocumentError, FileMeta, Root, Targets},
+    document::{self, Body, DocumentError, FileMeta, Read, Root, Targets},
     gun::Gun,
-    json,
     key::{KeyId, PublicKey, Signature},
     pin::{Pin, PinError},
     role::RoleName,
@@ -146,15 +145,14 @@ impl<T: Body> Raw<T> {
                 limit,
             });
         }
-        let (body, canonical, signatures) = {
-            let file = json::parse(&wire)?;
-            let (signed, signatures) = document::envelope(&file)?;
-            (T::from_value(signed)?, signed.canonical(), signatures)
-        };
-        let place = SIGNED_AT..SIGNED_AT + canonical.len();
-        let canonical = match wire.get(place.clone()) {
-            Some(bytes) if bytes == canonical => Canonical::InWire(place),
-            _ => Canonical::Apart(canonical),
+        let Read {
+            body,
+            canonical,
+            signatures,
+        } = document::file(&wire)?;
+        let canonical = match canonical {
+            Ok(place) => Canonical::InWire(place),
+            Err(bytes) => Canonical::Apart(bytes),
         };
         Ok(Self {
             body,

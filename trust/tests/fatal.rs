@@ -382,7 +382,7 @@ fn any_targets() -> impl Strategy<Value = Targets> {
         .prop_map(|(delegations, expires, targets, version)| Targets {
             delegations,
             expires: Expiry::at(expires),
-            targets,
+            targets: targets.into(),
             version,
         })
 }

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
-use signet_trust::{RoleName, document::Target, update::Trusted};
+use signet_trust::{RoleName, document::TargetRef, update::Trusted};
 
 use crate::image::Digest;
 
@@ -127,7 +127,7 @@ pub(crate) fn signer_name(role: &RoleName) -> &str {
     role.as_str().strip_prefix("targets/").unwrap_or(REPO_ADMIN)
 }
 
-fn target<'a>(trusted: &'a Trusted, role: &RoleName, tag: &str) -> Option<&'a Target> {
+fn target<'a>(trusted: &'a Trusted, role: &RoleName, tag: &str) -> Option<TargetRef<'a>> {
     let target = trusted.targets.get(role)?.doc().targets.get(tag)?;
     admits(trusted, role, tag).then_some(target)
 }
@@ -151,7 +151,7 @@ fn admits(trusted: &Trusted, role: &RoleName, tag: &str) -> bool {
         && admits(trusted, &parent, tag)
 }
 
-fn sha256(target: &Target) -> Option<Digest> {
+fn sha256(target: TargetRef<'_>) -> Option<Digest> {
     target.hashes.sha256().map(Digest)
 }
 

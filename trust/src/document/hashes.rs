@@ -13,19 +13,31 @@ pub struct Hashes {
     packed: Box<[u8]>,
 }
 
+/// [`Hashes`], borrowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashesRef<'a> {
+    packed: &'a [u8],
+}
+
 impl Hashes {
     /// The digest of an algorithm.
     #[must_use]
     pub fn get(&self, algorithm: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(name, _)| *name == algorithm)
-            .map(|(_, digest)| digest)
+        self.as_ref().get(algorithm)
     }
 
     /// The SHA-256, when it is one: 32 bytes.
     #[must_use]
     pub fn sha256(&self) -> Option<[u8; 32]> {
-        self.get("sha256")?.try_into().ok()
+        self.as_ref().sha256()
+    }
+
+    /// Borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> HashesRef<'_> {
+        HashesRef {
+            packed: &self.packed,
+        }
     }
 
     /// Only SHA-256, as docker writes it.
@@ -42,17 +54,7 @@ impl Hashes {
 
     /// Algorithms in rising order, with their digests.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut rest = &self.packed[..];
-        std::iter::from_fn(move || {
-            let (&[n1, n2, d1, d2], after) = rest.split_first_chunk()?;
-            let (name, after) = after.split_at(usize::from(u16::from_be_bytes([n1, n2])));
-            let (digest, after) = after.split_at(usize::from(u16::from_be_bytes([d1, d2])));
-            rest = after;
-            Some((
-                std::str::from_utf8(name).expect("a name was packed as text"),
-                digest,
-            ))
-        })
+        self.as_ref().iter()
     }
 
     /// Names must rise. Entries longer than 65,535 bytes, which are no digests, are left out (the
@@ -77,6 +79,55 @@ impl Hashes {
     }
 }
 
+impl<'a> HashesRef<'a> {
+    /// As [`Hashes::get`].
+    #[must_use]
+    pub fn get(self, algorithm: &str) -> Option<&'a [u8]> {
+        self.iter()
+            .find(|(name, _)| *name == algorithm)
+            .map(|(_, digest)| digest)
+    }
+
+    /// As [`Hashes::sha256`].
+    #[must_use]
+    pub fn sha256(self) -> Option<[u8; 32]> {
+        self.get("sha256")?.try_into().ok()
+    }
+
+    /// As [`Hashes::iter`].
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let mut rest = self.packed;
+        std::iter::from_fn(move || {
+            let (&[n1, n2, d1, d2], after) = rest.split_first_chunk()?;
+            let (name, after) = after.split_at(usize::from(u16::from_be_bytes([n1, n2])));
+            let (digest, after) = after.split_at(usize::from(u16::from_be_bytes([d1, d2])));
+            rest = after;
+            Some((
+                std::str::from_utf8(name).expect("a name was packed as text"),
+                digest,
+            ))
+        })
+    }
+
+    /// Owned.
+    #[must_use]
+    pub fn to_hashes(self) -> Hashes {
+        Hashes {
+            packed: self.packed.into(),
+        }
+    }
+
+    /// The form in which [`Hashes`] holds them.
+    pub(super) fn packed(self) -> &'a [u8] {
+        self.packed
+    }
+
+    /// What [`HashesRef::packed`] gave.
+    pub(super) fn of_packed(packed: &'a [u8]) -> Self {
+        Self { packed }
+    }
+}
+
 impl From<BTreeMap<String, Vec<u8>>> for Hashes {
     fn from(map: BTreeMap<String, Vec<u8>>) -> Self {
         Self::pack(
@@ -93,6 +144,12 @@ impl<const N: usize> From<[(String, Vec<u8>); N]> for Hashes {
 }
 
 impl fmt::Debug for Hashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+impl fmt::Debug for HashesRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
             .entries(

@@ -1,15 +1,15 @@
 //! Values to documents: every member known, every number bounded, every fault with its path.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    Delegation, Delegations, Document, DocumentError, FileMeta, Hashes, RoleKeys, Root, Snapshot,
-    Target, Targets, Timestamp,
+    Body, Delegation, Delegations, Document, DocumentError, FileMeta, Hashes, RoleKeys, Root,
+    Snapshot, Tags, Target, Targets, Timestamp,
 };
 use crate::{
-    json::Value,
+    json::{self, Streamed, Value},
     key::{KeyId, KeyType, Method, PublicKey, Signature},
     role::RoleName,
     time::Expiry,
@@ -17,13 +17,72 @@ use crate::{
 
 type Result<T> = std::result::Result<T, DocumentError>;
 
+/// A file taken apart.
+#[derive(Debug)]
+pub(crate) struct Read<T> {
+    pub(crate) body: T,
+    /// Where the bytes that are signed stand in it, as nearly always; else they are made anew.
+    pub(crate) canonical: std::result::Result<Range<usize>, Vec<u8>>,
+    pub(crate) signatures: Vec<Signature>,
+}
+
+/// Reads a file: tags one by one where its signed bytes stand in it, else as a tree of values, which
+/// takes several times its size.
+pub(crate) fn file<T: Body>(wire: &[u8]) -> Result<Read<T>> {
+    if let Some((file, tags, canonical)) = streamed(wire, &["signed", "targets"])
+        && let Ok((signed, signatures)) = envelope(&file)
+        && let Ok(body) = T::from_streamed(signed, tags)
+    {
+        return Ok(Read {
+            body,
+            canonical: Ok(canonical),
+            signatures,
+        });
+    }
+    tree(wire)
+}
+
+/// Reads any file, with a value for everything in it.
+pub(super) fn tree<T: Body>(wire: &[u8]) -> Result<Read<T>> {
+    let file = json::parse(wire)?;
+    let (signed, signatures) = envelope(&file)?;
+    Ok(Read {
+        body: T::from_value(signed)?,
+        canonical: Err(signed.canonical()),
+        signatures,
+    })
+}
+
+/// Reads signed bytes without a tree of their tags; `None` when that cannot be done.
+pub(super) fn canonical(bytes: &[u8]) -> Option<Document> {
+    let (signed, tags, canonical) = streamed(bytes, &["targets"])?;
+    if canonical != (0..bytes.len()) {
+        return None;
+    }
+    any(&signed, tags).ok()
+}
+
+/// Everything but the tags; the tags, if they are there; and where the object that holds them is.
+fn streamed<'a>(bytes: &'a [u8], path: &[&str]) -> Option<(Value<'a>, Option<Tags>, Range<usize>)> {
+    let at = At::SIGNED.member("targets");
+    let mut tags: Option<Tags> = None;
+    let Streamed { value, canonical } = json::parse_streaming(bytes, path, &mut |name, value| {
+        read_target(&at.member(name), value)
+            .is_ok_and(|target| tags.get_or_insert_default().push(name, target.as_ref()))
+    })?;
+    if let Some(tags) = &mut tags {
+        tags.shrink();
+    }
+    Some((value, tags, canonical))
+}
+
 /// Reads the `signed` member as the type that it names.
-pub(super) fn any(signed: &Value<'_>) -> Result<Document> {
+pub(super) fn any(signed: &Value<'_>, tags: Option<Tags>) -> Result<Document> {
     let kind = signed.get("_type").unwrap_or(&Value::Null);
     match At::SIGNED.member("_type").text(kind)? {
         "Root" => Root::read(signed).map(Document::Root),
         "Snapshot" => Snapshot::read(signed).map(Document::Snapshot),
-        "Targets" => Targets::read(signed).map(Document::Targets),
+        "Targets" => Targets::read(signed, tags).map(Document::Targets),
         "Timestamp" => Timestamp::read(signed).map(Document::Timestamp),
         other => Err(DocumentError::WrongType {
             expected: "Root, Snapshot, Targets or Timestamp",
@@ -35,7 +94,7 @@ pub(super) fn any(signed: &Value<'_>) -> Result<Document> {
 /// Takes a file apart: its `signed` value, and the signatures that can be read. As in Go, unknown
 /// members are passed over here (nothing signs them), and so are signatures of unknown method or
 /// whose key ID is none.
-pub(crate) fn envelope<'v, 'a>(file: &'v Value<'a>) -> Result<(&'v Value<'a>, Vec<Signature>)> {
+fn envelope<'v, 'a>(file: &'v Value<'a>) -> Result<(&'v Value<'a>, Vec<Signature>)> {
     let at = At {
         parent: None,
         name: "the file",
@@ -132,7 +191,8 @@ impl Root {
 }
 
 impl Targets {
-    pub(super) fn read(signed: &Value<'_>) -> Result<Self> {
+    /// `tags`: read before, and left out of `signed`.
+    pub(super) fn read(signed: &Value<'_>, tags: Option<Tags>) -> Result<Self> {
         let at = At::SIGNED;
         let [kind, delegations, expires, targets, version] = at.members(
             signed,
@@ -140,16 +200,19 @@ impl Targets {
         )?;
         check_type("Targets", kind)?;
         let at = at.member("targets");
-        let targets = at
-            .object(targets)?
-            .iter()
-            .map(|(name, value)| {
-                Ok((
-                    name.as_ref().to_owned(),
-                    read_target(&at.member(name), value)?,
-                ))
-            })
-            .collect::<Result<_>>()?;
+        let listed = at.object(targets)?;
+        let targets = match tags {
+            Some(tags) => tags,
+            None => listed
+                .iter()
+                .map(|(name, value)| {
+                    Ok((
+                        name.as_ref().to_owned(),
+                        read_target(&at.member(name), value)?,
+                    ))
+                })
+                .collect::<Result<_>>()?,
+        };
         Ok(Self {
             delegations: read_delegations(delegations)?,
             expires: read_expiry(expires)?,

@@ -22,8 +22,14 @@ fn a_fresh_targets_file_is_what_go_writes() {
 fn a_tag_of_docker_s_is_its_digest_and_size() {
     let read = targets(PLAIN).unwrap();
     let digest = std::array::from_fn(|index| u8::try_from(index).unwrap());
-    assert_eq!(read.targets["latest"], Target::of_manifest(digest, 528));
-    assert_eq!(read.targets["latest"].hashes.sha256(), Some(digest));
+    assert_eq!(
+        read.targets.get("latest").unwrap(),
+        Target::of_manifest(digest, 528)
+    );
+    assert_eq!(
+        read.targets.get("latest").unwrap().hashes.sha256(),
+        Some(digest)
+    );
     assert_eq!(read.canonical(), PLAIN.as_bytes());
     let Document::Targets(again) = Document::from_canonical(PLAIN.as_bytes()).unwrap() else {
         panic!("it is a targets file")
@@ -314,4 +320,104 @@ fn hashes_are_a_map() {
     assert_eq!(hashes.get("sha1"), None);
     assert!(Hashes::default().is_empty() && !hashes.is_empty());
     assert_eq!(Hashes::of_sha256([1; 32]).sha256(), Some([1; 32]));
+}
+
+/// What came of reading a file, its signed bytes whichever way they are known.
+fn read_as<T: Body>(
+    wire: &[u8],
+    read: impl Fn(&[u8]) -> Result<Read<T>, DocumentError>,
+) -> Result<(T, Vec<u8>, Vec<Signature>), DocumentError> {
+    read(wire).map(|read| {
+        let canonical = match read.canonical {
+            Ok(place) => wire[place].to_vec(),
+            Err(bytes) => bytes,
+        };
+        (read.body, canonical, read.signatures)
+    })
+}
+
+#[test]
+fn a_file_reads_the_same_with_its_tags_one_by_one_and_as_a_tree() {
+    let signature = Signature {
+        key_id: KeyId([1; 32]),
+        method: Method::Ecdsa,
+        bytes: vec![2; 64],
+    };
+    let wire = String::from_utf8(to_wire(PLAIN.as_bytes(), &[signature])).unwrap();
+    let latest = &PLAIN[PLAIN.find("\"latest\"").unwrap()..PLAIN.find("},\"version\"").unwrap()];
+    let edits = [
+        ("", ""),
+        ("{\"signed\"", "{ \"signed\""),
+        ("{\"_type\"", "{ \"_type\""),
+        ("\"latest\"", "\"la\\u0074est\""),
+        ("\"latest\"", "\"a\\u003cb\""),
+        ("\"latest\"", "\"a\\\"b\\\\\""),
+        ("\"latest\"", "\"a\\/b\""),
+        ("\"latest\"", "\"a\u{2028}b\""),
+        ("{\"hashes\"", "{\"custom\":{\"a\":[1,null]},\"hashes\""),
+        ("{\"hashes\"", "{\"custom\":{\"b\":1,\"a\":2},\"hashes\""),
+        ("{\"hashes\"", "{\"custom\":{\"a\":1,\"a\":2},\"hashes\""),
+        ("{\"hashes\"", "{\"unknown\":0,\"hashes\""),
+        ("\"length\":528", "\"length\":528,\"length\":528"),
+        ("\"length\":528", "\"length\":-528"),
+        ("\"length\":528", "\"length\": 528"),
+        ("\"length\":528", "\"length\":0528"),
+        (latest, ""),
+        (latest, &format!("{latest},{latest}")),
+        (
+            latest,
+            &format!("{latest},{}", latest.replace("latest", "a")),
+        ),
+        (
+            latest,
+            &format!("{latest},{}", latest.replace("latest", "z")),
+        ),
+        (latest, &format!("{latest},")),
+        (&format!("{{{latest}}}"), "null"),
+        (&format!("{{{latest}}}"), "[]"),
+        (&format!("\"targets\":{{{latest}}},"), ""),
+        ("\"version\":3", "\"targets\":{},\"version\":3"),
+        ("\"version\":3", "\"version\":3,\"a\":{}"),
+        ("{\"keys\":{},\"roles\":[]}", "null"),
+        ("{\"keys\":{},\"roles\":[]}", "{\"roles\":[],\"keys\":{}}"),
+        ("\"signatures\"", "\"targets\":{},\"signatures\""),
+        ("\"signatures\"", "\"signed\":{},\"signatures\""),
+        ("\"signatures\":[", "\"signatures\": ["),
+        ("]}", "]} "),
+        ("]}", "]}]"),
+        ("Targets", "Root"),
+    ];
+    for (old, new) in edits {
+        let edited = wire.replacen(old, new, 1);
+        let file = edited.as_bytes();
+        let expected = read_as::<Targets>(file, read::tree);
+        assert_eq!(read_as::<Targets>(file, file_of), expected, "{edited}");
+        assert_eq!(
+            read_as::<Snapshot>(file, file_of),
+            read_as::<Snapshot>(file, read::tree),
+            "{edited}"
+        );
+        if let Ok((_, canonical, _)) = expected {
+            let by_tree = read::any(&json::parse(&canonical).unwrap(), None).unwrap();
+            let document = Document::from_canonical(&canonical);
+            match by_tree.canonical() == canonical {
+                true => assert_eq!(document, Ok(by_tree), "{edited}"),
+                false => assert_eq!(document, Err(DocumentError::NotCanonical), "{edited}"),
+            }
+        }
+    }
+}
+
+fn file_of<T: Body>(wire: &[u8]) -> Result<Read<T>, DocumentError> {
+    file(wire)
+}
+
+#[test]
+fn signed_bytes_are_found_in_the_file_and_not_copied() {
+    let wire = to_wire(PLAIN.as_bytes(), &[]);
+    let read = file::<Targets>(&wire).unwrap();
+    assert_eq!(read.canonical, Ok(10..10 + PLAIN.len()));
+    let wire = to_wire(PLAIN.replace("latest", "a<b").as_bytes(), &[]);
+    let read = file::<Targets>(&wire).unwrap();
+    assert!(read.canonical.is_err());
 }

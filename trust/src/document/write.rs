@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Delegation, Delegations, FileMeta, Hashes, Root, Snapshot, Target, Targets, Timestamp,
+    Delegation, Delegations, FileMeta, HashesRef, Root, Snapshot, TargetRef, Targets, Timestamp,
 };
 use crate::{
     json::{write_base64, write_int, write_string},
@@ -43,17 +43,30 @@ impl Root {
 
 impl Targets {
     pub(super) fn write(&self) -> Vec<u8> {
-        let targets = self
-            .targets
-            .iter()
-            .map(|(name, target)| (name.as_str(), target));
         write_targets(
             &self.delegations,
             &self.expires,
-            targets,
+            self.targets.iter(),
             self.targets.len(),
             self.version,
         )
+    }
+
+    /// Whether [`Targets::write`] gives these bytes; written and compared tag by tag.
+    pub(super) fn writes(&self, bytes: &[u8]) -> bool {
+        let mut rest = Some(bytes);
+        let last = write_parts(
+            &self.delegations,
+            &self.expires,
+            self.targets.iter(),
+            self.version,
+            start("Targets"),
+            &mut |part| {
+                rest = rest.and_then(|rest| rest.strip_prefix(part.as_slice()));
+                part.clear();
+            },
+        );
+        rest == Some(last.as_slice())
     }
 }
 
@@ -61,13 +74,25 @@ impl Targets {
 pub(crate) fn write_targets<'a>(
     delegations: &Delegations,
     until: &Expiry,
-    targets: impl Iterator<Item = (&'a str, &'a Target)>,
+    targets: impl Iterator<Item = (&'a str, TargetRef<'a>)>,
     count: usize,
     at: u32,
 ) -> Vec<u8> {
     let mut out = start("Targets");
     // A target as docker writes it takes about a hundred bytes.
     out.reserve(count.saturating_mul(112));
+    write_parts(delegations, until, targets, at, out, &mut |_| {})
+}
+
+/// Writes on `out`, which holds the type; after each tag `part` may take away what is there.
+fn write_parts<'a>(
+    delegations: &Delegations,
+    until: &Expiry,
+    targets: impl Iterator<Item = (&'a str, TargetRef<'a>)>,
+    at: u32,
+    mut out: Vec<u8>,
+    part: &mut dyn FnMut(&mut Vec<u8>),
+) -> Vec<u8> {
     raw(&mut out, ",\"delegations\":{\"keys\":");
     keys(&mut out, &delegations.keys);
     raw(&mut out, ",\"roles\":");
@@ -78,7 +103,10 @@ pub(crate) fn write_targets<'a>(
     out.push(b'}');
     expires(&mut out, until);
     raw(&mut out, ",\"targets\":");
-    object(&mut out, targets, target);
+    object(&mut out, targets, |out, of| {
+        target(out, of);
+        part(out);
+    });
     version(&mut out, at);
     out
 }
@@ -102,7 +130,7 @@ fn files(kind: &str, until: &Expiry, meta: &BTreeMap<RoleName, FileMeta>, at: u3
     let meta = meta.iter().map(|(name, file)| (name.as_str(), file));
     object(&mut out, by_name(meta), |out, file| {
         raw(out, "{\"hashes\":");
-        hashes(out, &file.hashes);
+        hashes(out, file.hashes.as_ref());
         length(out, file.length);
     });
     version(&mut out, at);
@@ -126,19 +154,19 @@ fn delegation(out: &mut Vec<u8>, role: &Delegation) {
     out.push(b'}');
 }
 
-fn target(out: &mut Vec<u8>, target: &Target) {
+fn target(out: &mut Vec<u8>, target: TargetRef<'_>) {
     out.push(b'{');
-    if let Some(custom) = &target.custom {
+    if let Some(custom) = target.custom {
         raw(out, "\"custom\":");
         raw(out, custom);
         out.push(b',');
     }
     raw(out, "\"hashes\":");
-    hashes(out, &target.hashes);
+    hashes(out, target.hashes);
     length(out, target.length);
 }
 
-fn hashes(out: &mut Vec<u8>, hashes: &Hashes) {
+fn hashes(out: &mut Vec<u8>, hashes: HashesRef<'_>) {
     object(out, hashes.iter(), write_base64);
 }
 

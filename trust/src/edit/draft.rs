@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    document::{Delegations, Target, Targets, write_targets},
+    document::{Delegations, TagsIter, Target, TargetRef, Targets, write_targets},
     key::Signature,
     time::{Expiry, UnixTime, lifetime},
     verify::Verified,
@@ -102,7 +102,7 @@ impl Draft {
         }
         let bad = self
             .targets()
-            .find(|(tag, target)| control(tag) || target.custom.as_deref().is_some_and(control));
+            .find(|(tag, target)| control(tag) || target.custom.is_some_and(control));
         Some(bad.map(|(tag, _)| tag.to_owned()).unwrap_or_default())
     }
 
@@ -120,7 +120,7 @@ impl Draft {
         self.signatures.clear();
     }
 
-    fn targets(&self) -> impl Iterator<Item = (&str, &Target)> {
+    fn targets(&self) -> impl Iterator<Item = (&str, TargetRef<'_>)> {
         let published = self.published.as_ref().map(|old| old.doc().targets.iter());
         Merged {
             old: published.unwrap_or_default().peekable(),
@@ -131,17 +131,17 @@ impl Draft {
 
 /// Both in rising order; a change stands for the old value.
 struct Merged<'a> {
-    old: Peekable<btree_map::Iter<'a, String, Target>>,
+    old: Peekable<TagsIter<'a>>,
     new: Peekable<btree_map::Iter<'a, String, Option<Target>>>,
 }
 
 impl<'a> Iterator for Merged<'a> {
-    type Item = (&'a str, &'a Target);
+    type Item = (&'a str, TargetRef<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let old_first = match (self.old.peek(), self.new.peek()) {
-                (Some((old, _)), Some((new, _))) => old < new,
+                (Some((old, _)), Some((new, _))) => *old < new.as_str(),
                 (old, None) => {
                     old?;
                     true
@@ -149,12 +149,12 @@ impl<'a> Iterator for Merged<'a> {
                 (None, Some(_)) => false,
             };
             if old_first {
-                return self.old.next().map(|(tag, target)| (tag.as_str(), target));
+                return self.old.next();
             }
             let (tag, change) = self.new.next()?;
             self.old.next_if(|(old, _)| *old == tag);
             if let Some(target) = change {
-                return Some((tag.as_str(), target));
+                return Some((tag, target.as_ref()));
             }
         }
     }

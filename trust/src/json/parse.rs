@@ -1,6 +1,6 @@
 //! The reader: strict, bounded in depth, one pass.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use super::{JsonError, Value};
 
@@ -14,34 +14,80 @@ use super::{JsonError, Value};
 ///
 /// With the offset of the first byte that does not fit.
 pub fn parse(bytes: &[u8]) -> Result<Value<'_>, JsonError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
-        at: error.valid_up_to(),
-        why: "invalid UTF-8",
-    })?;
-    let values_left = MIN_VALUES + bytes.len() / BYTES_PER_VALUE;
-    let mut parser = Parser {
-        text,
-        bytes,
-        at: 0,
-        values_left,
-    };
-    parser.skip_space();
-    let value = parser.value(0)?;
-    parser.skip_space();
-    if parser.at < bytes.len() {
-        return parser.fail("something follows the value");
-    }
-    Ok(value)
+    Parser::new(bytes, &mut |_, _| false)?.whole(None)
 }
 
-struct Parser<'a> {
+/// What [`parse_streaming`] read.
+#[derive(Debug)]
+pub(crate) struct Streamed<'a> {
+    /// All of it, but that the object which was streamed is empty.
+    pub(crate) value: Value<'a>,
+    /// Where the object that holds it stands, in canonical form.
+    pub(crate) canonical: Range<usize>,
+}
+
+/// As [`parse`], without a tree for one very large object: `path` leads to it, and its members go
+/// to `each`, one by one.
+///
+/// The object that holds it must be in canonical form. `None` when it is not, when anything is
+/// wrong with the bytes, or when `each` said false: [`parse`] then says what, if anything.
+pub(crate) fn parse_streaming<'a>(
+    bytes: &'a [u8],
+    path: &[&str],
+    each: &mut dyn FnMut(&str, &Value<'a>) -> bool,
+) -> Option<Streamed<'a>> {
+    let mut parser = Parser::new(bytes, each).ok()?;
+    let value = parser.whole(Some(path)).ok()?;
+    let canonical = parser.canonical?;
+    Some(Streamed { value, canonical })
+}
+
+struct Parser<'a, 's> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
     values_left: usize,
+    /// Nothing read so far was other than canonical.
+    plain: bool,
+    /// Where the parent of the streamed object is.
+    canonical: Option<Range<usize>>,
+    each: &'s mut dyn FnMut(&str, &Value<'a>) -> bool,
 }
 
-impl<'a> Parser<'a> {
+/// The names that lead from a value to the object that is streamed; `None` when it is not in there.
+type Path<'p> = Option<&'p [&'p str]>;
+
+impl<'a, 's> Parser<'a, 's> {
+    fn new(
+        bytes: &'a [u8],
+        each: &'s mut dyn FnMut(&str, &Value<'a>) -> bool,
+    ) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
+            at: error.valid_up_to(),
+            why: "invalid UTF-8",
+        })?;
+        Ok(Self {
+            text,
+            bytes,
+            at: 0,
+            values_left: MIN_VALUES + bytes.len() / BYTES_PER_VALUE,
+            plain: true,
+            canonical: None,
+            each,
+        })
+    }
+
+    /// The value, and nothing after it.
+    fn whole(&mut self, path: Path<'_>) -> Result<Value<'a>, JsonError> {
+        self.skip_space();
+        let value = self.value(0, path)?;
+        self.skip_space();
+        if self.at < self.bytes.len() {
+            return self.fail("something follows the value");
+        }
+        Ok(value)
+    }
+
     fn fail<T>(&self, why: &'static str) -> Result<T, JsonError> {
         Err(JsonError { at: self.at, why })
     }
@@ -52,18 +98,23 @@ impl<'a> Parser<'a> {
 
     fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.plain = false;
             self.at += 1;
         }
     }
 
     /// `depth` is the number of arrays and objects that this value is in.
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+    fn value(&mut self, depth: usize, path: Path<'_>) -> Result<Value<'a>, JsonError> {
         self.values_left = match self.values_left.checked_sub(1) {
             Some(left) => left,
             None => return self.fail("more values than a file of this size may hold"),
         };
         match self.peek() {
-            Some(b'{') => self.object(depth + 1),
+            Some(b'{') => match path {
+                None | Some([_, _, ..]) => self.object(depth + 1, path),
+                Some([_]) => self.parent(depth + 1, path),
+                Some([]) => self.streamed(depth + 1),
+            },
             Some(b'[') => self.array(depth + 1),
             Some(b'"') => self.string().map(Value::String),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -100,14 +151,63 @@ impl<'a> Parser<'a> {
             return Ok(Value::Array(items));
         }
         loop {
-            items.push(self.value(depth)?);
+            items.push(self.value(depth, None)?);
             if self.ends(b']')? {
                 return Ok(Value::Array(items));
             }
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+    /// The object that holds the one which is streamed: its place is noted if it is canonical.
+    fn parent(&mut self, depth: usize, path: Path<'_>) -> Result<Value<'a>, JsonError> {
+        let start = self.at;
+        self.plain = true;
+        let value = self.object(depth, path)?;
+        self.canonical = self.plain.then_some(start..self.at);
+        Ok(value)
+    }
+
+    /// An object whose members are handed out instead of kept.
+    fn streamed(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+        self.enter(depth)?;
+        let mut last: Option<Cow<'a, str>> = None;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Value::Object(Vec::new()));
+        }
+        loop {
+            let name = self.name()?;
+            // Sorted, so that none occurs twice.
+            if last.is_some_and(|last| last >= name) {
+                return self.fail("members that do not rise");
+            }
+            let value = self.value(depth, None)?;
+            if !(self.each)(&name, &value) {
+                return self.fail("not taken");
+            }
+            last = Some(name);
+            if self.ends(b'}')? {
+                return Ok(Value::Object(Vec::new()));
+            }
+        }
+    }
+
+    /// The name of a member, up to its value.
+    fn name(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return self.fail("a member has no name");
+        }
+        let name = self.string()?;
+        self.skip_space();
+        if self.peek() != Some(b':') {
+            return self.fail("a name without a colon");
+        }
+        self.at += 1;
+        self.skip_space();
+        Ok(name)
+    }
+
+    fn object(&mut self, depth: usize, path: Path<'_>) -> Result<Value<'a>, JsonError> {
         let start = self.at;
         self.enter(depth)?;
         // A target has two or three members, and there may be very many of them.
@@ -119,17 +219,10 @@ impl<'a> Parser<'a> {
             return Ok(Value::Object(members));
         }
         loop {
-            if self.peek() != Some(b'"') {
-                return self.fail("a member has no name");
-            }
-            let name = self.string()?;
-            self.skip_space();
-            if self.peek() != Some(b':') {
-                return self.fail("a name without a colon");
-            }
-            self.at += 1;
-            self.skip_space();
-            let value = self.value(depth)?;
+            let name = self.name()?;
+            let path =
+                path.and_then(|path| path.split_first().filter(|(first, _)| **first == name));
+            let value = self.value(depth, path.map(|(_, rest)| rest))?;
             sorted = sorted && members.last().is_none_or(|(last, _)| *last < name);
             members.push((name, value));
             if self.ends(b'}')? {
@@ -137,6 +230,7 @@ impl<'a> Parser<'a> {
             }
         }
         if !sorted {
+            self.plain = false;
             let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
             names.sort_unstable();
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -237,7 +331,21 @@ impl<'a> Parser<'a> {
         let start = self.at;
         self.at += 1;
         let plain = match self.peek() {
-            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
+            Some(byte @ (b'"' | b'\\')) => char::from(byte),
+            other => {
+                // Written as itself in canonical form.
+                self.plain = false;
+                return self.other_escape(start, other);
+            }
+        };
+        self.at += 1;
+        Ok(plain)
+    }
+
+    /// An escape that canonical JSON does not have, from its second character on.
+    fn other_escape(&mut self, start: usize, byte: Option<u8>) -> Result<char, JsonError> {
+        let plain = match byte {
+            Some(b'/') => '/',
             Some(b'b') => '\u{8}',
             Some(b'f') => '\u{c}',
             Some(b'n') => '\n',

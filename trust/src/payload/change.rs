@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::Item;
 use crate::{
     base::VerifiedBase,
-    document::{Delegations, Document, RoleKeys, Target},
+    document::{Delegations, Document, RoleKeys, Tags, TargetRef},
     key::{KeyId, PublicKey},
     role::RoleName,
 };
@@ -120,12 +120,12 @@ impl Change {
     }
 
     /// What is added or set, and what is removed; not what it was before.
-    fn tags(&mut self, old: Option<&BTreeMap<String, Target>>, new: &BTreeMap<String, Target>) {
-        let had = |tag: &String, target: &Target| {
+    fn tags(&mut self, old: Option<&Tags>, new: &Tags) {
+        let had = |tag: &str, target: TargetRef<'_>| {
             old.and_then(|old| old.get(tag))
                 .is_some_and(|before| before == target)
         };
-        for (tag, target) in new.iter().filter(|(tag, target)| !had(tag, target)) {
+        for (tag, target) in new.iter().filter(|(tag, target)| !had(tag, *target)) {
             self.text("set");
             self.text(tag);
             self.count(usize::try_from(target.length).unwrap_or(usize::MAX));
@@ -134,12 +134,12 @@ impl Change {
                 self.text(algorithm);
                 self.bytes(digest);
             }
-            self.text(target.custom.as_deref().unwrap_or_default());
+            self.text(target.custom.unwrap_or_default());
         }
         for tag in old
             .into_iter()
             .flat_map(|old| old.keys())
-            .filter(|tag| !new.contains_key(*tag))
+            .filter(|tag| !new.contains_key(tag))
         {
             self.text("removed");
             self.text(tag);

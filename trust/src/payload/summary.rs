@@ -3,7 +3,7 @@
 use super::{Item, Summary, escape};
 use crate::{
     base::VerifiedBase,
-    document::{Delegation, Document, RoleKeys, Root, Snapshot, Target, Targets},
+    document::{Delegation, Document, RoleKeys, Root, Snapshot, Tags, TargetRef, Targets},
     gun::Gun,
     key::{KeyId, PublicKey},
     role::RoleName,
@@ -184,7 +184,7 @@ impl Words<'_> {
     // ---------------------------------------------------------------- targets and delegations
 
     fn targets(&self, targets: &Targets, lines: &mut Vec<String>) {
-        let empty = std::collections::BTreeMap::new();
+        let empty = Tags::default();
         let base = self.base.and_then(|base| base.targets(&self.item.role));
         let old = base.map(|base| base.doc());
         let old_tags = old.map_or(&empty, |old| &old.targets);
@@ -206,7 +206,7 @@ impl Words<'_> {
         }
         for tag in old_tags
             .keys()
-            .filter(|tag| !targets.targets.contains_key(*tag))
+            .filter(|tag| !targets.targets.contains_key(tag))
         {
             removed.push(|| format!("  - {}", escape(tag)));
         }
@@ -329,14 +329,14 @@ fn short(bytes: &[u8]) -> String {
     digits
 }
 
-fn digest(target: &Target) -> String {
+fn digest(target: TargetRef<'_>) -> String {
     match target.hashes.get("sha256") {
         Some(sha256) => format!("sha256:{}…", short(sha256)),
         None => "no sha256".to_owned(),
     }
 }
 
-fn content(target: &Target) -> String {
+fn content(target: TargetRef<'_>) -> String {
     let custom = if target.custom.is_some() {
         ", custom data"
     } else {
