@@ -185,6 +185,12 @@ impl From<BTreeMap<String, Target>> for Tags {
     }
 }
 
+impl<const N: usize> From<[(String, Target); N]> for Tags {
+    fn from(tags: [(String, Target); N]) -> Self {
+        BTreeMap::from(tags).into()
+    }
+}
+
 impl FromIterator<(String, Target)> for Tags {
     fn from_iter<I: IntoIterator<Item = (String, Target)>>(tags: I) -> Self {
         tags.into_iter().collect::<BTreeMap<_, _>>().into()
