@@ -290,7 +290,7 @@ impl VerifiedBase {
             Document::Targets(targets) if role.is_targets_like() => {
                 let version = targets.version;
                 let targets =
-                    Verified::signed_here(targets, &canonical, signatures, &role, &signers).ok()?;
+                    Verified::signed_here(targets, canonical, signatures, &role, &signers).ok()?;
                 next.unlisted.remove(&role);
                 next.targets.insert(role.clone(), Arc::new(targets));
                 version
@@ -298,8 +298,7 @@ impl VerifiedBase {
             Document::Snapshot(snapshot) if role == RoleName::Snapshot => {
                 let version = snapshot.version;
                 let snapshot =
-                    Verified::signed_here(snapshot, &canonical, signatures, &role, &signers)
-                        .ok()?;
+                    Verified::signed_here(snapshot, canonical, signatures, &role, &signers).ok()?;
                 next.snapshot = Some(Arc::new(snapshot));
                 version
             }

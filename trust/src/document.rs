@@ -392,23 +392,42 @@ impl Targets {
 #[must_use]
 pub fn to_wire(canonical: &[u8], signatures: &[Signature]) -> Vec<u8> {
     let mut out = Vec::with_capacity(canonical.len() + 64 + 256 * signatures.len());
-    out.extend_from_slice(b"{\"signed\":");
+    out.extend_from_slice(SIGNED);
     json::write_wire(&mut out, canonical);
+    write_signatures(&mut out, signatures);
+    out
+}
+
+/// As [`to_wire`], in the memory of the signed bytes where they go on the wire as they are.
+pub(crate) fn into_wire(canonical: Vec<u8>, signatures: &[Signature]) -> Vec<u8> {
+    if json::is_escaped(&canonical) {
+        return to_wire(&canonical, signatures);
+    }
+    let mut out = canonical;
+    out.splice(..0, SIGNED.iter().copied());
+    write_signatures(&mut out, signatures);
+    out.shrink_to_fit();
+    out
+}
+
+/// How a file begins: its signed bytes follow.
+pub(crate) const SIGNED: &[u8] = b"{\"signed\":";
+
+fn write_signatures(out: &mut Vec<u8>, signatures: &[Signature]) {
     out.extend_from_slice(b",\"signatures\":[");
     for (index, signature) in signatures.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
         out.extend_from_slice(b"{\"keyid\":");
-        json::write_string(&mut out, &signature.key_id.to_string());
+        json::write_string(out, &signature.key_id.to_string());
         out.extend_from_slice(b",\"method\":");
-        json::write_string(&mut out, signature.method.as_str());
+        json::write_string(out, signature.method.as_str());
         out.extend_from_slice(b",\"sig\":");
-        json::write_base64(&mut out, &signature.bytes);
+        json::write_base64(out, &signature.bytes);
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-    out
 }
 
 #[cfg(test)]

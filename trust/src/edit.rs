@@ -5,7 +5,7 @@
 //! holds the snapshot key, the snapshot is a second step, because it names files by the hash of
 //! their wire bytes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     cert::Certificate,
@@ -33,8 +33,8 @@ pub use roles::signable_roles;
 pub struct SigningRequest {
     /// Whose document.
     pub role: RoleName,
-    /// Canonical `signed`.
-    pub payload: Vec<u8>,
+    /// Canonical `signed`; of a large collection, so shared with the edit.
+    pub payload: Arc<Vec<u8>>,
     /// Keys, as the documents list them (root: certificates), that should sign: all that the
     /// caller said it holds. At least the threshold.
     pub key_ids: Vec<KeyId>,

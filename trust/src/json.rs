@@ -188,5 +188,11 @@ pub(crate) fn write_wire(out: &mut Vec<u8>, canonical: &[u8]) {
     out.extend_from_slice(&canonical[done..]);
 }
 
+/// Whether [`wire`] would change these canonical bytes.
+pub(crate) fn is_escaped(canonical: &[u8]) -> bool {
+    let special = |byte: &u8| matches!(byte, b'<' | b'>' | b'&' | 0xe2);
+    canonical.iter().any(special) && wire(canonical) != canonical
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use crate::{
     cert::Certificate,
     document::{self, Body, DocumentError, FileMeta, Read, Root, Targets},
     gun::Gun,
+    json,
     key::{KeyId, PublicKey, Signature},
     pin::{Pin, PinError},
     role::RoleName,
@@ -221,7 +222,7 @@ impl<T: Body> Verified<T> {
     /// [`VerifyError::Threshold`].
     pub(crate) fn signed_here(
         body: T,
-        canonical: &[u8],
+        canonical: Vec<u8>,
         signatures: Vec<Signature>,
         role: &RoleName,
         signers: &Signers<'_>,
@@ -237,12 +238,15 @@ impl<T: Body> Verified<T> {
                 threshold,
             });
         }
-        let wire = document::to_wire(canonical, &signatures);
-        let place = SIGNED_AT..SIGNED_AT + canonical.len();
         // On the wire `<`, `>` and `&` are escaped, which the signed bytes are not.
-        let canonical = match wire.get(place.clone()) {
-            Some(bytes) if bytes == canonical => Canonical::InWire(place),
-            _ => Canonical::Apart(canonical.to_vec()),
+        let (canonical, wire) = if json::is_escaped(&canonical) {
+            let wire = document::to_wire(&canonical, &signatures);
+            (Canonical::Apart(canonical), wire)
+        } else {
+            let start = document::SIGNED.len();
+            let place = start..start + canonical.len();
+            let wire = document::into_wire(canonical, &signatures);
+            (Canonical::InWire(place), wire)
         };
         let raw = Raw {
             body,
@@ -304,6 +308,13 @@ impl<T: Body> Verified<T> {
     #[must_use]
     pub fn into_wire(self) -> Vec<u8> {
         Arc::try_unwrap(self.raw).map_or_else(|shared| shared.wire.clone(), |raw| raw.wire)
+    }
+}
+
+/// The wire bytes.
+impl<T: Body> AsRef<[u8]> for Verified<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.wire()
     }
 }
 
@@ -514,9 +525,6 @@ pub fn matches(meta: &FileMeta, wire: &[u8]) -> bool {
             .get("sha512")
             .is_none_or(|digest| digest == &Sha512::digest(wire)[..])
 }
-
-/// Where Notary's files have their signed bytes: after `{"signed":`.
-const SIGNED_AT: usize = 10;
 
 /// Size limits of files whose length nothing states yet (notary `client`).
 pub mod limit {

@@ -10,6 +10,7 @@ mod upload;
 
 use std::collections::{BTreeMap, HashSet};
 
+use prost::bytes::Bytes;
 use signet_proto::v1;
 use signet_trust::{
     Gun, KeyId, RoleName,
@@ -23,7 +24,7 @@ use draft::{Drafted, is_stranger};
 use super::{
     cache::TufCache,
     keys, lock,
-    session::{self, Said, Session},
+    session::{self, Content, Said, Session},
     update::{self, Current, Wanted},
 };
 use crate::{
@@ -65,7 +66,7 @@ pub(crate) struct Done {
     /// Entries of the agent's log.
     pub(crate) log_entries: Vec<u64>,
     /// What was published.
-    documents: BTreeMap<RoleName, Vec<u8>>,
+    documents: BTreeMap<RoleName, Bytes>,
 }
 
 /// Keys of a new collection, by canonical ID.
@@ -222,20 +223,20 @@ impl Run<'_> {
                 .min(),
         };
         match update::fetch(self.server, &self.cache, self.image, wanted).await? {
-            Current::Published(trusted, cached) => {
-                let outcome = self.change(ctx, &trusted, &known).await?;
-                self.remember(ctx, &outcome, &cached, &trusted);
+            Current::Published(mut trusted) => {
+                let outcome = self.change(ctx, &mut trusted, &known).await?;
+                self.remember(ctx, &outcome, &trusted);
                 Ok(outcome)
             }
             Current::Nothing(cached) => self.first_publish(ctx, &cached, &known).await,
         }
     }
 
-    /// The next version of a published collection.
+    /// The next version of a published collection. What it replaces is taken out of `trusted`.
     async fn change(
         &mut self,
         ctx: &mut Context,
-        trusted: &Trusted,
+        trusted: &mut Trusted,
         known: &v1::CollectionReply,
     ) -> Result<Outcome, Failure> {
         self.announce(ctx, trusted);
@@ -267,14 +268,17 @@ impl Run<'_> {
             ..self.start(ctx)
         };
         let mut inline = inline;
-        inline.extend(requests.iter().map(|request| request.payload.clone()));
-        match self
+        inline.extend(requests.iter().map(session::payload));
+        if let Some(again) = self
             .sign_first_step(ctx, start, inline, &mut edit, &requests, &mut done)
             .await?
         {
-            Some(again) => Ok(Outcome::Again(again)),
-            None => self.finish(ctx, edit, done).await,
+            return Ok(Outcome::Again(again));
         }
+        for request in requests {
+            trusted.targets.remove(&request.role);
+        }
+        self.finish(ctx, edit, done).await
     }
 
     fn gun(&self) -> &Gun {
@@ -321,7 +325,7 @@ impl Run<'_> {
         &mut self,
         ctx: &mut Context,
         start: v1::Start,
-        inline: Vec<Vec<u8>>,
+        inline: Vec<Content>,
     ) -> Result<Said, Failure> {
         let mut session = match self.session.take() {
             Some(session) => {
@@ -341,7 +345,7 @@ impl Run<'_> {
         &mut self,
         ctx: &mut Context,
         start: v1::Start,
-        inline: Vec<Vec<u8>>,
+        inline: Vec<Content>,
         edit: &mut Edit,
         requests: &[SigningRequest],
         done: &mut Done,

@@ -1,12 +1,18 @@
 //! One `Signer.Sign` stream: the request, the person's answers, the report.
 
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+};
+
 use signet_proto::{
     MAX_CHUNK,
     v1::{self, SignEvent, SignRequest, report::Outcome, sign_event::Event, sign_request::Message},
 };
 use signet_trust::{Method, RoleName, Signature, edit::SigningRequest};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_stream::Stream;
 use tonic::Streaming;
 
 use crate::{
@@ -20,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Session {
     // Bounded by what is held in memory anyway: the documents of one collection.
-    out: UnboundedSender<SignRequest>,
+    out: UnboundedSender<Outgoing>,
     events: Streaming<SignEvent>,
     line: WaitLine,
 }
@@ -40,11 +46,57 @@ pub(crate) enum Said {
     Stale(String),
 }
 
+/// Bytes of a document, shared with whoever made or fetched it: large ones are not copied before
+/// they are sent.
+pub(crate) type Content = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// A part of the base, with its bytes where they go along.
-#[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) head: v1::Part,
-    pub(crate) inline: Option<Vec<u8>>,
+    pub(crate) inline: Option<Content>,
+}
+
+/// What is to be sent.
+enum Outgoing {
+    Message(Box<SignRequest>),
+    /// In chunks.
+    Content(Content),
+}
+
+/// What is to be sent, as messages; chunks are cut when the connection takes them.
+struct Outbound {
+    queue: UnboundedReceiver<Outgoing>,
+    /// A document on its way, and how much of it is gone.
+    current: Option<(Content, usize)>,
+}
+
+impl Stream for Outbound {
+    type Item = SignRequest;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<SignRequest>> {
+        loop {
+            if let Some((content, sent)) = self.current.take()
+                && let Some(rest) = content.as_ref().as_ref().get(sent..)
+                && !rest.is_empty()
+            {
+                let data = rest[..rest.len().min(MAX_CHUNK)].to_vec();
+                // Let go of with its last chunk.
+                if data.len() < rest.len() {
+                    self.current = Some((content, sent + data.len()));
+                }
+                let message = Some(Message::Chunk(v1::Chunk { data }));
+                return Poll::Ready(Some(SignRequest { message }));
+            }
+            match ready!(self.queue.poll_recv(cx)) {
+                Some(Outgoing::Message(message)) => return Poll::Ready(Some(*message)),
+                Some(Outgoing::Content(content)) => self.current = Some((content, 0)),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
 }
 
 impl Session {
@@ -56,14 +108,17 @@ impl Session {
     pub(crate) async fn open(
         agent: &AgentClient,
         start: v1::Start,
-        inline: Vec<Vec<u8>>,
+        inline: Vec<Content>,
     ) -> Result<Self, Failure> {
-        let (out, requests) = unbounded_channel();
+        let (out, queue) = unbounded_channel();
         // Queued before the call: the agent may wait for it before it answers at all.
         send_start(&out, start, inline);
         let events = agent
             .signer()
-            .sign(UnboundedReceiverStream::new(requests))
+            .sign(Outbound {
+                queue,
+                current: None,
+            })
             .await?
             .into_inner();
         Ok(Self {
@@ -74,7 +129,7 @@ impl Session {
     }
 
     /// Begins the request again on the same stream: what was consented to still counts.
-    pub(crate) fn again(&self, start: v1::Start, inline: Vec<Vec<u8>>) {
+    pub(crate) fn again(&self, start: v1::Start, inline: Vec<Content>) {
         send_start(&self.out, start, inline);
     }
 
@@ -82,7 +137,7 @@ impl Session {
     pub(crate) fn step(&self, requests: &[SigningRequest]) {
         send(&self.out, Message::Step(step(requests)));
         for request in requests {
-            send_chunks(&self.out, request.payload.clone());
+            send_content(&self.out, payload(request));
         }
     }
 
@@ -198,32 +253,27 @@ pub(crate) fn step(requests: &[SigningRequest]) -> v1::Step {
     }
 }
 
-fn send_start(out: &UnboundedSender<SignRequest>, start: v1::Start, inline: Vec<Vec<u8>>) {
+/// The bytes to be signed, as they are sent.
+pub(crate) fn payload(request: &SigningRequest) -> Content {
+    Arc::clone(&request.payload) as Content
+}
+
+fn send_start(out: &UnboundedSender<Outgoing>, start: v1::Start, inline: Vec<Content>) {
     send(out, Message::Start(start));
-    for bytes in inline {
-        send_chunks(out, bytes);
+    for content in inline {
+        send_content(out, content);
     }
 }
 
-fn send_chunks(out: &UnboundedSender<SignRequest>, bytes: Vec<u8>) {
-    if bytes.len() <= MAX_CHUNK {
-        return send(out, Message::Chunk(v1::Chunk { data: bytes }));
-    }
-    for data in bytes.chunks(MAX_CHUNK) {
-        send(
-            out,
-            Message::Chunk(v1::Chunk {
-                data: data.to_vec(),
-            }),
-        );
-    }
+// A closed stream shows when its next event is awaited, with the agent's reason.
+
+fn send_content(out: &UnboundedSender<Outgoing>, content: Content) {
+    let _ = out.send(Outgoing::Content(content));
 }
 
-fn send(out: &UnboundedSender<SignRequest>, message: Message) {
-    // A closed stream shows when its next event is awaited, with the agent's reason.
-    let _ = out.send(SignRequest {
-        message: Some(message),
-    });
+fn send(out: &UnboundedSender<Outgoing>, message: Message) {
+    let message = Some(message);
+    let _ = out.send(Outgoing::Message(Box::new(SignRequest { message })));
 }
 
 fn ended() -> Failure {

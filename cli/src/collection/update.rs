@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use prost::bytes::Bytes;
 use signet_trust::{
     RoleName,
     pin::Pin,
@@ -33,8 +34,8 @@ pub(crate) struct Wanted {
 /// What is published.
 #[derive(Debug)]
 pub(crate) enum Current {
-    /// A collection, verified; and what the cache had before.
-    Published(Box<Trusted>, Box<Cached>),
+    /// A collection, verified.
+    Published(Box<Trusted>),
     /// The server has nothing under this name. With what the cache has.
     Nothing(Box<Cached>),
 }
@@ -56,7 +57,6 @@ pub(crate) async fn fetch(
     wanted: Wanted,
 ) -> Result<Current, Failure> {
     let cached = cache.load()?;
-    let before = cached.clone();
     let for_write = wanted.for_write;
     let options = Options {
         pin: wanted.pin,
@@ -92,16 +92,16 @@ pub(crate) async fn fetch(
         match update.receive(fetched) {
             Ok(()) => {}
             Err(UpdateError::NoTrustData(_) | UpdateError::Missing(_)) if absent => {
-                return Ok(Current::Nothing(Box::new(before)));
+                return Ok(Current::Nothing(Box::new(cache.load()?)));
             }
             Err(error) => return Err(explain(&error, last_error, image, server)),
         }
     }
     let trusted = update.finish();
     if !for_write {
-        save(cache, &before, &trusted, &BTreeMap::new())?;
+        save(cache, &trusted, &BTreeMap::new())?;
     }
-    Ok(Current::Published(Box::new(trusted), Box::new(before)))
+    Ok(Current::Published(Box::new(trusted)))
 }
 
 /// Seconds since 1970.
@@ -109,43 +109,32 @@ pub(crate) fn now() -> UnixTime {
     jiff::Timestamp::now().as_second()
 }
 
-/// Saves what differs from what was there; `newer` are documents published since.
+/// Saves what differs from what is there; `newer` are documents published since.
 ///
 /// # Errors
 ///
-/// When the cache cannot be written.
+/// When the cache cannot be read or written.
 pub(crate) fn save(
     cache: &TufCache,
-    before: &Cached,
     trusted: &Trusted,
-    newer: &BTreeMap<RoleName, Vec<u8>>,
+    newer: &BTreeMap<RoleName, Bytes>,
 ) -> Result<(), Failure> {
-    let mut current = vec![
-        (&RoleName::Root, before.root.as_ref(), trusted.root().wire()),
-        (
-            &RoleName::Timestamp,
-            before.timestamp.as_ref(),
-            trusted.timestamp.wire(),
-        ),
-        (
-            &RoleName::Snapshot,
-            before.snapshot.as_ref(),
-            trusted.snapshot.wire(),
-        ),
+    let mut current: Vec<(&RoleName, &[u8])> = vec![
+        (&RoleName::Root, trusted.root().wire()),
+        (&RoleName::Timestamp, trusted.timestamp.wire()),
+        (&RoleName::Snapshot, trusted.snapshot.wire()),
     ];
-    for (role, document) in &trusted.targets {
-        if !newer.contains_key(role) {
-            current.push((role, before.targets.get(role), document.wire()));
+    let old = trusted.targets.iter();
+    let old = old.filter(|(role, _)| !newer.contains_key(role));
+    current.extend(old.map(|(role, document)| (role, document.wire())));
+    let newer = newer.iter().filter(|(role, _)| role.is_targets_like());
+    current.extend(newer.map(|(role, wire)| (role, wire.as_ref())));
+    let mut changed = Vec::new();
+    for (role, wire) in current {
+        if !cache.has(role, wire)? {
+            changed.push((role, wire));
         }
     }
-    for (role, wire) in newer.iter().filter(|(role, _)| role.is_targets_like()) {
-        current.push((role, before.targets.get(role), wire));
-    }
-    let changed: Vec<(&RoleName, &[u8])> = current
-        .into_iter()
-        .filter(|(_, old, new)| old.map(Vec::as_slice) != Some(*new))
-        .map(|(role, _, new)| (role, new))
-        .collect();
     if changed.is_empty() {
         Ok(())
     } else {

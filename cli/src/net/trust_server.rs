@@ -1,8 +1,7 @@
 //! The notary server's HTTP API (§3), for one collection.
 
-use std::{cell::Cell, collections::BTreeMap, path::Path};
+use std::{cell::Cell, path::Path};
 
-use prost::bytes::Bytes;
 use reqwest::{Method, header};
 use serde::Deserialize;
 use signet_trust::{Gun, KeyType, PublicKey, RoleName, update::File, verify::limit};
@@ -11,7 +10,7 @@ use super::{
     NetError,
     client::{Request, Server},
     error::{looks_like_html, what_it_is},
-    multipart,
+    multipart::Upload,
     tls::Trust,
 };
 use crate::{docker::credentials::CredentialSource, image::Image};
@@ -130,19 +129,12 @@ impl TrustServer {
     /// # Errors
     ///
     /// [`NetError`]; see [`NetError::is_version_race`] and [`NetError::is_unsure`].
-    pub(crate) async fn upload(
-        &self,
-        documents: &BTreeMap<RoleName, Vec<u8>>,
-    ) -> Result<(), NetError> {
-        let mut token = [0; 16];
-        getrandom::fill(&mut token)
-            .map_err(|error| NetError::Setup(format!("no random numbers: {error}")))?;
-        let upload = multipart::upload(documents, token);
+    pub(crate) async fn upload(&self, upload: &Upload) -> Result<(), NetError> {
         let request = Request {
             method: Method::POST,
             path: &format!("/v2/{}/_trust/tuf/", self.gun),
             headers: vec![(header::CONTENT_TYPE, &upload.content_type)],
-            body: Some(Bytes::from(upload.body)),
+            body: Some(upload.body.clone()),
             limit: limit::KEY,
         };
         let answer = self.server.send(&request).await?;

@@ -6,11 +6,11 @@
 use std::{
     collections::{BTreeMap, btree_map},
     iter::Peekable,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use crate::{
-    document::{Delegations, TagsIter, Target, TargetRef, Targets, write_targets},
+    document::{Delegations, TagsIter, Target, TargetRef, Targets, into_wire, write_targets},
     key::Signature,
     time::{Expiry, UnixTime, lifetime},
     verify::Verified,
@@ -23,7 +23,7 @@ pub(super) struct Draft {
     changes: BTreeMap<String, Option<Target>>,
     expires: Expiry,
     version: u32,
-    payload: OnceLock<Vec<u8>>,
+    payload: OnceLock<Arc<Vec<u8>>>,
     signatures: Vec<Signature>,
 }
 
@@ -74,7 +74,7 @@ impl Draft {
     }
 
     /// The bytes to be signed.
-    pub(super) fn payload(&self) -> &[u8] {
+    pub(super) fn payload(&self) -> &Arc<Vec<u8>> {
         self.payload.get_or_init(|| {
             let none = Delegations {
                 keys: BTreeMap::new(),
@@ -83,13 +83,13 @@ impl Draft {
             let published = self.published.as_ref().map(Verified::doc);
             let delegations = published.map_or(&none, |old| &old.delegations);
             let count = published.map_or(0, |old| old.targets.len()) + self.changes.len();
-            write_targets(
+            Arc::new(write_targets(
                 delegations,
                 &self.expires,
                 self.targets(),
                 count,
                 self.version,
-            )
+            ))
         })
     }
 
@@ -112,6 +112,14 @@ impl Draft {
 
     pub(super) fn signatures_mut(&mut self) -> &mut Vec<Signature> {
         &mut self.signatures
+    }
+
+    /// The file, in the memory of the payload if nobody else has that any more.
+    pub(super) fn into_wire(mut self) -> Vec<u8> {
+        self.payload();
+        let payload = self.payload.take().unwrap_or_default();
+        let payload = Arc::unwrap_or_clone(payload);
+        into_wire(payload, &self.signatures)
     }
 
     /// A signature holds for what was signed only.

@@ -1,6 +1,6 @@
 //! The two steps of signing: what to sign, who signs it, and what comes of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Edit, EditError, Holds, SigningRequest, roles::held_signers};
 use crate::{
@@ -24,7 +24,7 @@ impl Edit {
             match held_signers(&RoleName::Root, &self.signers(&RoleName::Root)?, held) {
                 Ok(key_ids) => requests.push(SigningRequest {
                     role: RoleName::Root,
-                    payload: root.canonical(),
+                    payload: Arc::new(root.canonical()),
                     key_ids,
                 }),
                 Err(error) if self.root.draft_is_needed => return Err(error),
@@ -39,7 +39,7 @@ impl Edit {
             let key_ids = held_signers(role, &self.signers(role)?, held)?;
             requests.push(SigningRequest {
                 role: role.clone(),
-                payload: draft.payload().to_vec(),
+                payload: Arc::clone(draft.payload()),
                 key_ids,
             });
         }
@@ -145,29 +145,37 @@ impl Edit {
         self.snapshot.draft = Some(snapshot);
         Ok(Some(SigningRequest {
             role: RoleName::Snapshot,
-            payload,
+            payload: Arc::new(payload),
             key_ids,
         }))
     }
 
     /// The wire bytes of everything signed, for one upload.
     #[must_use]
-    pub fn finish(self) -> BTreeMap<RoleName, Vec<u8>> {
-        let roles = [RoleName::Root, RoleName::Snapshot];
-        let roles = roles.into_iter().chain(self.drafts.keys().cloned());
-        roles
+    pub fn finish(mut self) -> BTreeMap<RoleName, Vec<u8>> {
+        let mut files: BTreeMap<RoleName, Vec<u8>> = [RoleName::Root, RoleName::Snapshot]
+            .into_iter()
             .filter_map(|role| self.wire(&role).map(|wire| (role, wire)))
-            .collect()
+            .collect();
+        let mut drafts = std::mem::take(&mut self.drafts);
+        drafts.retain(|role, draft| self.is_signed(role, draft.signatures()));
+        // What the drafts replace is not needed any more, and may be large.
+        drop(self);
+        let drafts = drafts.into_iter();
+        files.extend(drafts.map(|(role, draft)| (role, draft.into_wire())));
+        files
+    }
+
+    /// Whether these are as many signatures as the role needs.
+    fn is_signed(&self, role: &RoleName, signatures: &[Signature]) -> bool {
+        self.signers(role).is_ok_and(|signers| {
+            usize::try_from(signers.threshold).is_ok_and(|wanted| signatures.len() >= wanted)
+        })
     }
 
     /// What would be uploaded for a role: its document, once a threshold signed it.
     fn wire(&self, role: &RoleName) -> Option<Vec<u8>> {
-        let enough = |signatures: &[Signature]| {
-            let threshold = self.signers(role).ok()?.threshold;
-            usize::try_from(threshold)
-                .ok()
-                .filter(|wanted| signatures.len() >= *wanted)
-        };
+        let enough = |signatures: &[Signature]| self.is_signed(role, signatures).then_some(());
         match role {
             RoleName::Root if self.root.upload_current => {
                 self.root.current.as_ref().map(|root| root.wire().to_vec())

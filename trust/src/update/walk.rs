@@ -57,14 +57,12 @@ impl Update {
             self.accept_snapshot(found)?;
         }
         while let Some(role) = self.queue.pop_front() {
+            // One that is not the one wanted makes room for it; its version is remembered.
+            let cached = self.cached.targets.remove(&role);
             let Some(stated) = self.stated(&role) else {
                 continue;
             };
-            let cached = self.cached.targets.get(&role);
-            match cached
-                .filter(|found| verify::matches(stated, found.wire()))
-                .cloned()
-            {
+            match cached.filter(|found| verify::matches(stated, found.wire())) {
                 Some(found) => {
                     let checked = self.check_targets(&role, &found);
                     self.accept_targets(&role, checked.map(|()| found))?;

@@ -450,7 +450,7 @@ pub(super) fn at(server: &Server, targets: &Targets) -> (v1::Start, Vec<Vec<u8>>
         payload: targets.canonical(),
         key_ids: root.claimed().roles[&RoleName::Targets].key_ids.clone(),
     };
-    bodies.push(request.payload.clone());
+    bodies.push(request.payload.to_vec());
     let start = v1::Start {
         gun: GUN.to_owned(),
         base: Some(base),

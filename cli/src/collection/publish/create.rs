@@ -198,7 +198,7 @@ impl Run<'_> {
         // The root is signed already: it goes along as what the agent released, and only what is new
         // asks for a signature, so that no root key is needed.
         let known = v1::CollectionReply::default();
-        let part = self.part(Kind::Root, &RoleName::Root, root.wire(), &known);
+        let part = self.part(Kind::Root, &RoleName::Root, root, &known);
         let start = v1::Start {
             base: Some(v1::Base {
                 parts: vec![part.head],
@@ -207,7 +207,7 @@ impl Run<'_> {
             step: Some(session::step(&requests)),
             ..self.start(ctx)
         };
-        let payloads = requests.iter().map(|request| request.payload.clone());
+        let payloads = requests.iter().map(session::payload);
         let inline = part.inline.into_iter().chain(payloads).collect();
         let mut done = Done {
             created: Some(created(root)),

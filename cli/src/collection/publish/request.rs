@@ -1,11 +1,16 @@
 //! What goes to the agent: the head of a request, and the base that it is compared with.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 use signet_proto::v1::{self, part::Kind};
 use signet_trust::{RoleName, edit::SigningRequest, update::Trusted};
 
 use super::{Change, Run};
-use crate::{Context, collection::session::Part};
+use crate::{
+    Context,
+    collection::session::{Content, Part},
+};
 
 /// Smaller documents cost less sent than asked for.
 const BY_HASH_FROM: usize = 4 << 10;
@@ -18,19 +23,14 @@ impl Run<'_> {
         requests: &[SigningRequest],
         unlisted: &[(RoleName, Vec<u8>)],
         known: &v1::CollectionReply,
-    ) -> (Vec<v1::Part>, Vec<Vec<u8>>) {
+    ) -> (Vec<v1::Part>, Vec<Content>) {
         let mut parts = Vec::new();
         for root in &trusted.root_chain {
-            parts.push(self.part(Kind::Root, &RoleName::Root, root.wire(), known));
+            parts.push(self.part(Kind::Root, &RoleName::Root, root, known));
         }
         let (timestamp, snapshot) = (&trusted.timestamp, &trusted.snapshot);
-        parts.push(self.part(
-            Kind::Timestamp,
-            &RoleName::Timestamp,
-            timestamp.wire(),
-            known,
-        ));
-        parts.push(self.part(Kind::Snapshot, &RoleName::Snapshot, snapshot.wire(), known));
+        parts.push(self.part(Kind::Timestamp, &RoleName::Timestamp, timestamp, known));
+        parts.push(self.part(Kind::Snapshot, &RoleName::Snapshot, snapshot, known));
         let mut wanted = vec![RoleName::Targets];
         for request in requests {
             let above = std::iter::successors(Some(request.role.clone()), RoleName::parent);
@@ -40,7 +40,7 @@ impl Run<'_> {
         wanted.dedup();
         for role in &wanted {
             if let Some(document) = trusted.targets.get(role) {
-                parts.push(self.part(Kind::Targets, role, document.wire(), known));
+                parts.push(self.part(Kind::Targets, role, document, known));
             }
         }
         for (role, wire) in unlisted {
@@ -57,9 +57,10 @@ impl Run<'_> {
         &self,
         kind: Kind,
         role: &RoleName,
-        wire: &[u8],
+        document: &(impl AsRef<[u8]> + Clone + Send + Sync + 'static),
         known: &v1::CollectionReply,
     ) -> Part {
+        let wire = document.as_ref();
         let sha256 = Sha256::digest(wire).to_vec();
         let by_hash =
             !self.all_inline && wire.len() >= BY_HASH_FROM && known.held.contains(&sha256);
@@ -73,7 +74,7 @@ impl Run<'_> {
         };
         Part {
             head,
-            inline: (!by_hash).then(|| wire.to_vec()),
+            inline: (!by_hash).then(|| Arc::new(document.clone()) as Content),
         }
     }
 

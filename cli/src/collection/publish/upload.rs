@@ -1,20 +1,14 @@
 //! From signed documents to the server's answer, and the report to the agent.
 
-use std::collections::BTreeMap;
-
 use signet_proto::v1::report::Outcome as Reported;
-use signet_trust::{
-    KeyId, RoleName,
-    edit::Edit,
-    update::{Cached, Trusted},
-};
+use signet_trust::{KeyId, RoleName, edit::Edit, update::Trusted};
 
 use super::{Again, Done, Outcome, Run, unexpected};
 use crate::{
     Context,
     collection::{session::Said, update},
     failure::{Failure, exit},
-    net::NetError,
+    net::{NetError, multipart::Upload},
 };
 
 impl Run<'_> {
@@ -52,20 +46,20 @@ impl Run<'_> {
             self.cache.forget_all_but_root()?;
             self.cache.save([(&RoleName::Root, root.as_slice())])?;
         }
-        self.upload(ctx, documents, done).await
+        self.upload(ctx, Upload::of(documents)?, done).await
     }
 
     async fn upload(
         &mut self,
         ctx: &mut Context,
-        documents: BTreeMap<RoleName, Vec<u8>>,
+        upload: Upload,
         mut done: Done,
     ) -> Result<Outcome, Failure> {
-        let error = match self.server.upload(&documents).await {
+        let error = match self.server.upload(&upload).await {
             Ok(()) => {
                 self.report(ctx, Reported::Published, 200, String::new())
                     .await;
-                done.documents = documents;
+                done.documents = upload.documents;
                 return Ok(Outcome::Done(done));
             }
             Err(error) => error,
@@ -93,7 +87,10 @@ impl Run<'_> {
                  what did not arrive is then signed anew",
             ));
         }
-        Err(explain(error, documents.contains_key(&RoleName::Snapshot)))
+        Err(explain(
+            error,
+            upload.documents.contains_key(&RoleName::Snapshot),
+        ))
     }
 
     /// Tells the agent. What the server did stays done, so a lost agent is a warning.
@@ -117,15 +114,9 @@ impl Run<'_> {
     }
 
     /// Saves what was fetched, and what the server took, for the next run.
-    pub(super) fn remember(
-        &self,
-        ctx: &Context,
-        outcome: &Outcome,
-        cached: &Cached,
-        trusted: &Trusted,
-    ) {
+    pub(super) fn remember(&self, ctx: &Context, outcome: &Outcome, trusted: &Trusted) {
         let Outcome::Done(done) = outcome else { return };
-        if let Err(failure) = update::save(&self.cache, cached, trusted, &done.documents) {
+        if let Err(failure) = update::save(&self.cache, trusted, &done.documents) {
             ctx.ui.warn(failure);
         }
     }
