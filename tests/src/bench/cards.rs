@@ -82,7 +82,7 @@ pub fn table(lab: &Lab, runs: usize) -> Result<Table> {
         card.remove();
         card.insert();
         let plugged = Instant::now();
-        cost::of(&mut signet(), None)?;
+        cost::wall_of(&mut signet())?;
         again.push(plugged.elapsed());
     }
     table.row(&[
@@ -109,7 +109,7 @@ fn prepare(home: &Home) -> Result<()> {
     ] {
         with_pin(&[&generate, role].concat());
     }
-    cost::of(&mut sign(home, 0), None)?;
+    cost::wall_of(&mut sign(home, 0))?;
     Ok(())
 }
 
@@ -131,7 +131,7 @@ fn row(
     let mut last: Option<Stats> = None;
     for _ in 0..runs {
         card.reset_stats();
-        walls.push(cost::of(&mut command(), None)?.wall);
+        walls.push(cost::wall_of(&mut command())?);
         last = Some(card.stats());
     }
     let stats = last.context("no runs")?;

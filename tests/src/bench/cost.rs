@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::Command,
+    io::Write as _,
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,12 @@ pub struct Cost {
 }
 
 /// Runs `command` to its end and says what it cost. `daemon` names a process that works for it.
+/// The command gets the arguments, the directory and the environment that were set for it, and
+/// nothing else: no descriptors.
+///
+/// It is a grandchild: the kernel counts to the peak of a process what its parent had resident when
+/// it was started (getrusage(2) of what `vfork` and `exec` hand on), so a copy of this program that
+/// has done nothing yet starts it: see [`measured_run`].
 ///
 /// # Errors
 ///
@@ -32,29 +39,107 @@ pub fn of(command: &mut Command, daemon: Option<u32>) -> Result<Cost> {
     }
     let before = daemon.map(cpu_of).transpose()?.unwrap_or_default();
     let output = tempfile::NamedTempFile::new()?;
-    command.stdout(output.reopen()?).stderr(output.reopen()?);
-    let start = Instant::now();
-    let child = command
-        .spawn()
+    let report = tempfile::NamedTempFile::new()?;
+    let mut spawner = Command::new(std::env::current_exe()?);
+    spawner
+        .arg(MEASURED_RUN)
+        .arg(report.path())
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))))
+        .stdin(Stdio::null())
+        .stdout(output.reopen()?)
+        .stderr(output.reopen()?);
+    if let Some(directory) = command.get_current_dir() {
+        spawner.current_dir(directory);
+    }
+    let status = spawner
+        .status()
         .with_context(|| format!("cannot run {command:?}"))?;
-    let (status, usage) = wait4(child.id())?;
-    let wall = start.elapsed();
-    if status != 0 {
+    if !status.success() {
         bail!(
             "{command:?} failed:\n{}",
             fs::read_to_string(output.path())?
         );
     }
-    let mut cost = Cost {
-        wall,
-        cpu: time(usage.ru_utime) + time(usage.ru_stime),
-        peak: usage.ru_maxrss as u64,
-    };
+    let mut cost = read_report(&fs::read_to_string(report.path())?)?;
     if let Some(pid) = daemon {
         cost.cpu += cpu_of(pid)?.saturating_sub(before);
         cost.peak += peak_of(pid)?;
     }
     Ok(cost)
+}
+
+/// Runs `command`, just as it is, to its end and says how long it took.
+///
+/// # Errors
+///
+/// When it cannot be started or does not succeed.
+pub fn wall_of(command: &mut Command) -> Result<Duration> {
+    let output = tempfile::NamedTempFile::new()?;
+    command.stdout(output.reopen()?).stderr(output.reopen()?);
+    let start = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let wall = start.elapsed();
+    if !status.success() {
+        bail!(
+            "{command:?} failed:\n{}",
+            fs::read_to_string(output.path())?
+        );
+    }
+    Ok(wall)
+}
+
+/// What the copy of the program is called with that starts the command which [`of`] measures; it
+/// must ask [`measured_run`] first of all.
+const MEASURED_RUN: &str = "--measured-run";
+
+/// When this process is that copy: runs the command, writes down what it cost, and says how it
+/// ended. `None` in any other process.
+#[must_use]
+pub fn measured_run() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != MEASURED_RUN {
+        return None;
+    }
+    let run = || -> Result<bool> {
+        let report = args.next().context("no report")?;
+        let mut command = Command::new(args.next().context("no command")?);
+        let start = Instant::now();
+        let child = command.args(args).spawn()?;
+        let (status, usage) = wait4(child.id())?;
+        let wall = start.elapsed();
+        let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+        let figures = [wall.as_nanos(), cpu.as_nanos(), usage.ru_maxrss as u128];
+        fs::write(report, figures.map(|figure| figure.to_string()).join(" "))?;
+        Ok(status == 0)
+    };
+    Some(match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn read_report(text: &str) -> Result<Cost> {
+    let figures: Vec<u64> = text
+        .split(' ')
+        .map(|figure| figure.parse().context("a report that is none"))
+        .collect::<Result<_>>()?;
+    let [wall, cpu, peak] = figures[..] else {
+        bail!("a report of {} figures", figures.len());
+    };
+    Ok(Cost {
+        wall: Duration::from_nanos(wall),
+        cpu: Duration::from_nanos(cpu),
+        peak,
+    })
 }
 
 /// The figure in the middle of several runs, each column by itself.

@@ -6,7 +6,7 @@
 use std::{
     io::Write as _,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -51,7 +51,10 @@ impl Options {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(ended) = cost::measured_run() {
+        return Ok(ended);
+    }
     let options = <Options as clap::Parser>::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -77,7 +80,7 @@ fn main() -> Result<()> {
     if options.wants("cards") {
         print(&cards::table(&lab, options.runs)?)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The bare operations, on this machine.
