@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-pub(super) use self::sign::Listening;
+pub(super) use self::sign::{Listening, OnCards};
 
 /// How long cards have to say what they are, once they are seen.
 const SETTLE: Duration = Duration::from_secs(10);

@@ -17,7 +17,10 @@ use signet_trust::{
 
 use super::{
     Fault, Keyring, Person, StoreName,
-    cards::make::{OnCard, place},
+    cards::{
+        OnCards,
+        make::{OnCard, place},
+    },
     manage::{Fresh, algorithm},
     person::Work,
     request::{Head, claims, refused},
@@ -279,9 +282,14 @@ impl Keyring {
                 sign_certificate(&self.docker, root.id, &message, person, stream).await?
             }
             StoreName::Piv => {
-                let purpose = Purpose::Certificate;
-                let signed = self.sign_on_card(root.id, purpose, &message, true, person, stream);
-                signed.await?.0
+                let asked = OnCards {
+                    id: root.id,
+                    purpose: Purpose::Certificate,
+                    message: Arc::clone(&message),
+                };
+                let signed = self.sign_on_cards(&[asked], true, person, stream).await?;
+                let signed = signed.into_iter().next();
+                signed.ok_or(Fault::Internal("a card signed nothing"))?.0
             }
         };
         if person.grade() < GIVEN {

@@ -8,7 +8,9 @@ use signet_trust::{
     payload::Item,
 };
 
-use super::{Fault, Keyring, Person, StoreName, base::compute, person::Work, worker::Worker};
+use super::{
+    Fault, Keyring, Person, StoreName, base::compute, cards::OnCards, person::Work, worker::Worker,
+};
 use crate::{
     ledger::IndexEntry,
     presence::stream::{Carries, Stream},
@@ -66,6 +68,7 @@ impl Keyring {
         stream: &mut Stream<M>,
     ) -> Result<Vec<Made>, Fault> {
         let mut jobs = self.jobs(order).await?;
+        self.together(&mut jobs);
         jobs.sort_by_key(|job| (job.fresh, job.store.as_str(), job.item));
         let mut made = Vec::with_capacity(jobs.len());
         person.speaks_to(self.cards_of(&jobs));
@@ -73,7 +76,7 @@ impl Keyring {
             let signed = match group[0].store {
                 StoreName::File => sign_in(&self.file, group, order, person, stream).await?,
                 StoreName::Docker => sign_in(&self.docker, group, order, person, stream).await?,
-                StoreName::Piv => self.sign_on_cards(group, order, person, stream).await?,
+                StoreName::Piv => self.sign_by_cards(group, order, person, stream).await?,
             };
             let index = self.index();
             for (job, (stored, bytes)) in group.iter().zip(signed) {
@@ -101,7 +104,9 @@ impl Keyring {
                     true => "an override".to_owned(),
                     false => "a signature by a root key".to_owned(),
                 };
-                return Err(Fault::NothingToConfirmWith(group[0].canonical, what));
+                let asks = |job: &&Job| order.fresh || order.items[job.item].role == RoleName::Root;
+                let job = group.iter().find(asks).unwrap_or(&group[0]);
+                return Err(Fault::NothingToConfirmWith(job.canonical, what));
             }
         }
         made.sort_by_key(|made| made.item);
@@ -197,36 +202,54 @@ impl Keyring {
         same_dir.map(|()| None)
     }
 
-    /// Signs with keys on cards, one after the other.
-    async fn sign_on_cards<M: Carries>(
+    /// One PIN, given for this request, opens a card for all that is signed on it together.
+    fn together(&self, jobs: &mut [Job]) {
+        let on_card = |job: &Job| {
+            let (card, slot) = self.cards.with_key(&job.canonical).into_iter().next()?;
+            let together = job.store == StoreName::Piv && slot.is_signed_together();
+            together.then_some(card.facts.serial)
+        };
+        if jobs.iter().all(|job| job.fresh == jobs[0].fresh) {
+            return;
+        }
+        let fresh: Vec<u32> = jobs
+            .iter()
+            .filter(|j| j.fresh)
+            .filter_map(on_card)
+            .collect();
+        for job in jobs {
+            job.fresh |= on_card(job).is_some_and(|serial| fresh.contains(&serial));
+        }
+    }
+
+    /// Signs with keys on cards.
+    async fn sign_by_cards<M: Carries>(
         &self,
         jobs: &[Job],
         order: Order<'_>,
         person: &mut Person<'_>,
         stream: &mut Stream<M>,
     ) -> Result<Vec<(StoredFacts, Vec<u8>)>, Fault> {
-        let mut signed = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let message: Arc<[u8]> = order.message(job).into();
-            let (signature, place) = self
-                .sign_on_card(
-                    job.canonical,
-                    Purpose::Document,
-                    &message,
-                    job.fresh,
-                    person,
-                    stream,
-                )
-                .await?;
+        let asked: Vec<OnCards> = jobs
+            .iter()
+            .map(|job| OnCards {
+                id: job.canonical,
+                purpose: Purpose::Document,
+                message: order.message(job).into(),
+            })
+            .collect();
+        let fresh = jobs.first().is_some_and(|job| job.fresh);
+        let signed = self.sign_on_cards(&asked, fresh, person, stream).await?;
+        let facts = |(job, (signature, place)): (&Job, _)| {
             let facts = StoredFacts {
                 id: job.canonical,
                 role: None,
                 gun: None,
                 place,
             };
-            signed.push((facts, signature));
-        }
-        Ok(signed)
+            (facts, signature)
+        };
+        Ok(jobs.iter().zip(signed).map(facts).collect())
     }
 
     /// Fails when the caller's directory of Docker's keys is another one than ours.

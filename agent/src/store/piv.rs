@@ -43,6 +43,7 @@ pub use self::{
     admin::{Made, NewOnCard, Recovery, SetUp},
     facts::{CardFacts, SlotFacts},
     fault::CardFault,
+    sign::ToSign,
     slot::{BadSlot, PinPolicy, Slot, TouchPolicy, Version},
 };
 use self::{
@@ -354,6 +355,8 @@ impl CardStore {
             }
             Ok(()) => {
                 self.selected = true;
+                // With the selection the card forgot what it was left with.
+                self.verified = false;
                 Ok(())
             }
             Err(error) => Err(self.unreachable(error)),

@@ -1,6 +1,6 @@
 //! Signing with keys on cards: which card, waiting for it, and for the finger.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use signet_proto::v1::{self, Waiting, waiting::What};
 use signet_trust::KeyId;
@@ -17,8 +17,8 @@ use crate::{
         stream::{Carries, Stream, card_name},
     },
     store::{
-        KeyStore as _, Purpose, StoreError,
-        piv::{CardFault, CardStore},
+        Purpose, StoreError,
+        piv::{CardFault, CardStore, ToSign},
     },
 };
 
@@ -36,6 +36,24 @@ const TOUCH: u32 = 15;
 const TOUCHED: u32 = 4;
 /// Cards that go away in the middle of one signature.
 const MAX_LOST: u32 = 5;
+
+/// A signature that is asked for by a key on cards.
+#[derive(Clone, Debug)]
+pub(in crate::keyring) struct OnCards {
+    pub(in crate::keyring) id: KeyId,
+    pub(in crate::keyring) purpose: Purpose,
+    pub(in crate::keyring) message: Arc<[u8]>,
+}
+
+impl OnCards {
+    fn borrow(&self) -> ToSign<'_> {
+        ToSign {
+            id: self.id,
+            purpose: self.purpose,
+            message: &self.message,
+        }
+    }
+}
 
 /// What cards tell of what they wait for, and what of it the caller was told.
 #[derive(Debug)]
@@ -195,37 +213,78 @@ async fn tell<M: Carries>(stream: &Stream<M>, what: What) {
 }
 
 impl Keyring {
-    /// Signs with a key on whichever card holds it, and says where for the log; waiting for the card where somebody is there to
-    /// put it in, and asking for another touch where one was missed.
-    pub(in crate::keyring) async fn sign_on_card<M: Carries>(
+    /// Signs with keys on whichever cards hold them, and says where for the log. What one card may
+    /// sign together it signs together.
+    pub(in crate::keyring) async fn sign_on_cards<M: Carries>(
         &self,
-        id: KeyId,
-        purpose: Purpose,
-        message: &Arc<[u8]>,
+        asked: &[OnCards],
         fresh: bool,
         person: &mut Person<'_>,
         stream: &mut Stream<M>,
-    ) -> Result<(Vec<u8>, String), Fault> {
+    ) -> Result<Vec<(Vec<u8>, String)>, Fault> {
+        let mut signed: BTreeMap<usize, (Vec<u8>, String)> = BTreeMap::new();
+        while let Some(next) = (0..asked.len()).find(|at| !signed.contains_key(at)) {
+            let rest: Vec<(usize, OnCards)> = (next..)
+                .zip(asked.iter().skip(next))
+                .filter(|(at, _)| !signed.contains_key(at))
+                .map(|(at, asked)| (at, asked.clone()))
+                .collect();
+            let made = self.sign_on_card(&rest, fresh, person, stream).await?;
+            signed.extend(made);
+        }
+        Ok(signed.into_values().collect())
+    }
+
+    /// Makes the first of these signatures, with those that the same card may make with it; waiting
+    /// for the card where somebody is there to put it in, and asking for another touch where one was
+    /// missed.
+    async fn sign_on_card<M: Carries>(
+        &self,
+        asked: &[(usize, OnCards)],
+        fresh: bool,
+        person: &mut Person<'_>,
+        stream: &mut Stream<M>,
+    ) -> Result<Vec<(usize, (Vec<u8>, String))>, Fault> {
+        let Some((_, OnCards { id: first, .. })) = asked.first() else {
+            return Ok(Vec::new());
+        };
         let mut lost = 0;
         let mut busy_since: Option<Instant> = None;
         loop {
-            let card = self.card_with(id, person, stream).await?;
-            let message = Arc::clone(message);
-            let work: Work<CardStore, _> =
-                Arc::new(move |store, presence| store.sign(&id, purpose, &message, presence));
+            let card = self.card_with(*first, person, stream).await?;
+            let together = |id: &KeyId| {
+                let slot = card.facts.slot_of(id);
+                slot.is_some_and(|slot| slot.problem.is_none() && slot.is_signed_together())
+            };
+            let mine: Vec<(usize, OnCards)> = asked
+                .iter()
+                .enumerate()
+                .filter(|(at, (_, asked))| *at == 0 || (together(first) && together(&asked.id)))
+                .map(|(_, asked)| asked.clone())
+                .collect();
+            let job = mine.clone();
+            let work: Work<CardStore, _> = Arc::new(move |store, presence| {
+                let asked: Vec<ToSign<'_>> = job.iter().map(|(_, asked)| asked.borrow()).collect();
+                store.sign_all(&asked, presence)
+            });
             let signed = person.with_card(&card.worker, stream, fresh, work).await;
             let fault = match signed {
                 Err(Fault::Store(StoreError::Card(fault))) => fault,
                 Err(fault) => return Err(fault),
-                Ok(signature) => {
-                    let slot = card.facts.slot_of(&id).map(|slot| slot.slot.to_string());
+                Ok(signatures) => {
                     let how = match person.grade() {
                         TOUCHED => "touched",
                         0 => "by the PIN held",
                         _ => "by the PIN given",
                     };
-                    let slot = slot.unwrap_or_default();
-                    return Ok((signature, format!("on {} slot {slot}, {how}", card.name)));
+                    let place = |id: &KeyId| {
+                        let slot = card.facts.slot_of(id).map(|slot| slot.slot.to_string());
+                        format!("on {} slot {}, {how}", card.name, slot.unwrap_or_default())
+                    };
+                    let made = mine.iter().zip(signatures);
+                    return Ok(made
+                        .map(|((at, asked), signature)| (*at, (signature, place(&asked.id))))
+                        .collect());
                 }
             };
             let fault = match fault {

@@ -157,6 +157,14 @@ impl SlotFacts {
         }
     }
 
+    /// Whether its signature may share one PIN and one transaction with others: it wants the PIN no
+    /// more than once, and no finger is waited for meanwhile.
+    #[must_use]
+    pub fn is_signed_together(&self) -> bool {
+        matches!(self.pin, Some(PinPolicy::Never | PinPolicy::Once))
+            && self.touch == Some(TouchPolicy::Never)
+    }
+
     pub(super) fn set_public(&mut self, public: PublicKey) {
         self.id = Some(public.id());
         self.algorithm = public.algorithm().ok();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use signet_trust::{Algorithm, KeyId, PrivateKey};
 
-use super::{CardFault, CardStore, NewOnCard, PinPolicy};
+use super::{CardFault, CardStore, NewOnCard, PinPolicy, ToSign};
 use crate::{
     key::Secret,
     presence::{Presence, RequestId},
@@ -50,7 +50,14 @@ impl KeyStore for CardStore {
         message: &[u8],
         presence: &mut dyn Presence,
     ) -> Result<Vec<u8>, StoreError> {
-        self.sign_on_card(id, purpose, message, presence)
+        let asked = ToSign {
+            id: *id,
+            purpose,
+            message,
+        };
+        let signed = self.sign_all(&[asked], presence)?;
+        let signature = signed.into_iter().next();
+        signature.ok_or(CardFault::System("a signature that did not come").into())
     }
 
     fn open(&mut self, id: &KeyId, _: &mut dyn Presence) -> Result<StoredKey, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use signet_trust::{Algorithm, KeyId, Method};
+use signet_trust::{Algorithm, KeyId, Method, PublicKey};
 
 use super::{
     CardFault, CardStore, Good, PinPolicy, Purpose, Slot, SlotFacts, StoreError, TouchPolicy, apdu,
@@ -47,97 +47,157 @@ pub(super) struct Need {
     pub(super) what: &'static str,
 }
 
+/// One signature that is asked for.
+#[derive(Clone, Debug)]
+pub struct ToSign<'a> {
+    /// By which key.
+    pub id: KeyId,
+    /// What the bytes are.
+    pub purpose: Purpose,
+    /// The bytes.
+    pub message: &'a [u8],
+}
+
+/// One signature that the card is to make.
+struct Task<'a> {
+    asked: ToSign<'a>,
+    slot: SlotFacts,
+    algorithm: Algorithm,
+    public: PublicKey,
+    /// What the card is given.
+    input: Vec<u8>,
+}
+
 /// What is done with the PIN given.
 pub(super) type WithPin<'a, T> =
     &'a mut dyn FnMut(&mut dyn Exchange, &mut dyn Presence) -> Result<T, CardError>;
 
 impl CardStore {
-    /// Signs with the key `id`; the signature is in the documents' encoding and verified.
-    pub(super) fn sign_on_card(
+    /// Signs all of this, or nothing; the signatures are in the documents' encoding and verified.
+    /// Keys that want neither the PIN each time nor a finger are used in one transaction, the PIN
+    /// given once before all of them and taken back once after them.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyStore::sign`](crate::store::KeyStore::sign).
+    pub fn sign_all(
         &mut self,
-        id: &KeyId,
-        purpose: Purpose,
-        message: &[u8],
+        asked: &[ToSign<'_>],
         presence: &mut dyn Presence,
-    ) -> Result<Vec<u8>, StoreError> {
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
         if self.facts.is_none() {
             self.arrive()?;
         }
-        let slot = self
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.slot_of(id))
-            .cloned()
-            .ok_or(StoreError::NotFound(*id))?;
+        let tasks = asked
+            .iter()
+            .map(|asked| self.task(asked))
+            .collect::<Result<Vec<Task<'_>>, _>>()?;
+        let mut signatures = Vec::with_capacity(tasks.len());
+        for together in
+            tasks.chunk_by(|a, b| a.slot.is_signed_together() && b.slot.is_signed_together())
+        {
+            let answers = self.compute(together, presence)?;
+            for (task, answer) in together.iter().zip(answers) {
+                signatures.push(self.checked(task, &answer)?);
+            }
+        }
+        Ok(signatures)
+    }
+
+    /// What the card is to be given. Whatever it cannot take is refused here, before anybody is
+    /// asked for anything.
+    fn task<'a>(&self, asked: &ToSign<'a>) -> Result<Task<'a>, StoreError> {
+        let not_found = || StoreError::NotFound(asked.id);
+        let facts = self.facts.as_ref().ok_or_else(not_found)?;
+        let slot = facts.slot_of(&asked.id).cloned().ok_or_else(not_found)?;
         let (Some(algorithm), Some(public)) = (slot.algorithm, slot.public.clone()) else {
-            return Err(StoreError::NotFound(*id));
+            return Err(not_found());
         };
-        let answer = self.compute(&slot, algorithm, purpose, message, presence)?;
-        let method = match (algorithm, purpose) {
+        let input = encode::input(algorithm, asked.purpose, asked.message)
+            .map_err(|_| CardFault::System("the system has no randomness"))?
+            .ok_or_else(|| CardFault::TooLong {
+                card: self.name_in(slot.slot),
+                len: asked.message.len(),
+                limit: encode::MAX_MESSAGE,
+            })?;
+        Ok(Task {
+            asked: asked.clone(),
+            slot,
+            algorithm,
+            public,
+            input,
+        })
+    }
+
+    /// What the card gave, as documents have it, if it is a signature by this key.
+    fn checked(&self, task: &Task<'_>, answer: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let Task { asked, public, .. } = task;
+        let method = match (task.algorithm, asked.purpose) {
             (Algorithm::Rsa(_), Purpose::Certificate) => Method::RsaPkcs1v15,
             _ => public.method(),
         };
         let unverified = || CardFault::Unverified {
-            card: self.name_in(slot.slot),
-            id: *id,
+            card: self.name_in(task.slot.slot),
+            id: asked.id,
         };
-        let signature = encode::signature(algorithm, &answer).map_err(|_| unverified())?;
+        let signature = encode::signature(task.algorithm, answer).map_err(|_| unverified())?;
         public
-            .verify(method, message, &signature)
+            .verify(method, asked.message, &signature)
             .map_err(|_| unverified())?;
         Ok(signature)
     }
 
-    /// Has the card compute a signature over what the message makes; as the card gives it.
-    pub(super) fn compute(
+    /// Has the card compute these signatures in one transaction; as the card gives them.
+    fn compute(
         &mut self,
-        slot: &SlotFacts,
-        algorithm: Algorithm,
-        purpose: Purpose,
-        message: &[u8],
+        tasks: &[Task<'_>],
         presence: &mut dyn Presence,
-    ) -> Result<Vec<u8>, StoreError> {
-        let input = encode::input(algorithm, purpose, message)
-            .map_err(|_| CardFault::System("the system has no randomness"))?
-            .ok_or_else(|| CardFault::TooLong {
-                card: self.name_in(slot.slot),
-                len: message.len(),
-                limit: encode::MAX_MESSAGE,
-            })?;
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let with_pin = tasks
+            .iter()
+            .find(|task| task.slot.pin != Some(PinPolicy::Never));
+        let Some(first) = with_pin.or(tasks.first()) else {
+            return Ok(Vec::new());
+        };
         let need = Need {
-            pin: slot.pin != Some(PinPolicy::Never),
-            always: slot.pin != Some(PinPolicy::Once),
-            by_touch: slot.touch == Some(TouchPolicy::Always),
+            pin: with_pin.is_some(),
+            always: first.slot.pin != Some(PinPolicy::Once),
+            by_touch: first.slot.touch == Some(TouchPolicy::Always),
             again: true,
-            slot: Some(slot.slot),
-            key: slot.id,
+            slot: Some(first.slot.slot),
+            key: first.slot.id,
             what: "sign",
         };
-        let touch = self.touch_of(slot);
+        // Several at once are of keys that want no finger.
+        let touch = self.touch_of(&first.slot);
         let mut took = Duration::ZERO;
+        let mut at = &first.slot;
         let signed = self.with_pin(&need, presence, &mut |card, presence| {
             if let Some(touch) = &touch {
                 presence.waits(touch.clone());
             }
-            let started = Instant::now();
-            let answer = applet::sign(card, slot.slot, algorithm, &input);
-            took = started.elapsed();
-            if touch.is_some() {
-                presence.waits(Wait::Over);
+            let mut answers = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                at = &task.slot;
+                let started = Instant::now();
+                let answer = applet::sign(card, at.slot, task.algorithm, &task.input);
+                took = started.elapsed();
+                if touch.is_some() {
+                    presence.waits(Wait::Over);
+                }
+                answers.push(answer?);
             }
-            answer
+            Ok(answers)
         });
-        let answer = match signed {
-            Ok(answer) => answer,
+        let answers = match signed {
+            Ok(answers) => answers,
             Err(StoreError::Card(CardFault::Status {
                 status: apdu::NOT_SATISFIED,
                 ..
-            })) if slot
-                .touch
-                .is_some_and(|policy| policy != TouchPolicy::Never)
-                || (slot.touch.is_none() && took > NEVER_SO_LONG) =>
+            })) if at.touch.is_some_and(|policy| policy != TouchPolicy::Never)
+                || (at.touch.is_none() && took > NEVER_SO_LONG) =>
             {
-                return Err(CardFault::NotTouched(self.name_in(slot.slot)).into());
+                return Err(CardFault::NotTouched(self.name_in(at.slot)).into());
             }
             Err(StoreError::Card(CardFault::Status {
                 status: apdu::WRONG_DATA | apdu::NO_KEY | apdu::NOT_FOUND,
@@ -145,7 +205,7 @@ impl CardStore {
             })) => {
                 let gone = CardFault::Empty {
                     card: self.name_of(),
-                    slot: slot.slot,
+                    slot: at.slot,
                 };
                 // What is known of the card is not so any more.
                 self.arrive()?;
@@ -153,8 +213,8 @@ impl CardStore {
             }
             Err(error) => return Err(error),
         };
-        self.note_touch(slot, algorithm, took, presence);
-        Ok(answer)
+        self.note_touch(&first.slot, first.algorithm, took, presence);
+        Ok(answers)
     }
 
     fn touch_of(&self, slot: &SlotFacts) -> Option<Wait> {
@@ -221,6 +281,7 @@ impl CardStore {
             let skip = self.verified && !need.always;
             let leave = self.settings.leave_verified && need.pin && !need.always;
             let (mut done, mut status, mut forgotten) = (None, apdu::OK, true);
+            let mut given = self.verified;
             let ran = self.on_card(&mut |card| {
                 presence.waits(Wait::Over);
                 if presence.is_gone() {
@@ -229,7 +290,8 @@ impl CardStore {
                 }
                 if let Some((pin, _)) = pin.as_ref().filter(|_| !skip) {
                     status = applet::verify(card, pin.expose())?;
-                    if status != apdu::OK {
+                    given = status == apdu::OK;
+                    if !given {
                         return Ok(());
                     }
                 }
@@ -249,6 +311,8 @@ impl CardStore {
             if !forgotten {
                 self.selected = false;
             }
+            // Also after a refusal the card knows what it was left with.
+            self.verified = given && (leave || !need.pin) && self.card.is_some();
             if status != apdu::OK {
                 match apdu::tries(status) {
                     Some(tries) => refusal = Some(self.refused(tries, pin, presence)?),
@@ -265,7 +329,6 @@ impl CardStore {
                 }
                 continue;
             }
-            self.verified = leave && ran.is_ok();
             if let Some(done) = done {
                 if let Some((pin, grade)) = pin {
                     self.accept(pin, grade, presence);
@@ -276,7 +339,7 @@ impl CardStore {
                 return Err(CardFault::System("a card's work was not done").into());
             };
             match error {
-                CardError::Status(apdu::NOT_SATISFIED) if skip => {}
+                CardError::Status(apdu::NOT_SATISFIED) if skip => self.verified = false,
                 CardError::Status(0x6d00 | 0x6e00) if !selected_again => {
                     selected_again = true;
                     self.selected = false;

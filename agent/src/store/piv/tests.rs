@@ -347,6 +347,67 @@ fn a_card_that_is_left_verified_needs_one_exchange_until_it_is_locked() {
 }
 
 #[test]
+fn several_signatures_of_one_request_share_one_pin_unless_a_finger_or_the_pin_is_wanted_each_time()
+{
+    let (device, mut store) = card(Firmware::V5_7);
+    let mut make = |pin, touch| {
+        let new = NewOnCard {
+            pin,
+            ..plain(Algorithm::P256, touch)
+        };
+        let made = store.generate_on_card(&new, &mut with_pin()).unwrap();
+        made.slot.id.unwrap()
+    };
+    let plain = [(); 3].map(|()| make(PinPolicy::Once, TouchPolicy::Never));
+    let touched = make(PinPolicy::Once, TouchPolicy::Cached);
+    let always = make(PinPolicy::Always, TouchPolicy::Never);
+    let mut sent = |ids: &[KeyId]| {
+        let asked: Vec<ToSign<'_>> = ids
+            .iter()
+            .map(|id| ToSign {
+                id: *id,
+                purpose: Purpose::Document,
+                message: b"message",
+            })
+            .collect();
+        device.reset_stats();
+        let signed = store.sign_all(&asked, &mut with_pin()).unwrap();
+        assert_eq!(signed.len(), ids.len());
+        assert_eq!(device.stats()["pin_verified"], false);
+        let sent = sequence(&device);
+        let of = |ins| sent.iter().filter(|line| line.starts_with(ins)).count();
+        [of("00200080"), of("0087"), of("0020ff80")]
+    };
+    // The first time the PIN is given, and the tries are read before.
+    assert_eq!(sent(&plain), [1, 3, 1]);
+    assert_eq!(sent(&plain), [1, 3, 1]);
+    assert_eq!(device.stats()["exchanges"], 5);
+    assert_eq!(sent(&[plain[0], touched, plain[1]]), [3, 3, 3]);
+    assert_eq!(sent(&[always, plain[0], plain[1]]), [2, 3, 2]);
+    // A card that loses its session in the middle makes all of them again.
+    device.fail(0x87, Fault::Answer(vec![]), 1);
+    assert_eq!(sent(&plain), [2, 4, 2]);
+}
+
+#[test]
+fn a_card_that_is_left_verified_is_locked_also_after_it_refused_something() {
+    let (device, mut store) = card(Firmware::V5_7);
+    let id = made(&mut store, TouchPolicy::Never);
+    let settings = CardSettings {
+        leave_verified: true,
+        ..CardSettings::default()
+    };
+    store.configure(String::new(), settings);
+    device.fail(0x87, Fault::Answer(vec![0x6f, 0x00]), 1);
+    store
+        .sign(&id, Purpose::Document, b"m", &mut with_pin())
+        .unwrap_err();
+    assert_eq!(device.stats()["pin_verified"], true);
+    store.lock();
+    assert_eq!(device.stats()["pin_verified"], false);
+}
+
+#[test]
 fn a_wrong_pin_is_told_with_its_tries_and_the_last_one_is_never_spent() {
     let (device, mut store) = card(Firmware::V5_7);
     let id = made(&mut store, TouchPolicy::Never);
