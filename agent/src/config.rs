@@ -8,6 +8,10 @@
 //! card_idle = "30s"               # an unused card is given back to other programs after this
 //! attestation_roots = "/etc/…"    # PEM: what attestations of YubiKeys are verified against
 //!
+//! [log]
+//! witness = "/var/log/signet"     # told of each checkpoint: a file, or ["/usr/bin/command", "…"]
+//! journal = false                 # the system's journal is not told
+//!
 //! [cards.12345678]                # a card, by the number printed on it
 //! leave_verified = true           # the PIN is not taken back after each signature
 //! ```
@@ -25,7 +29,7 @@ use std::{
 use toml::{Table, Value};
 
 use crate::{
-    keyring::StoreName,
+    keyring::{StoreName, Witness, Witnesses},
     store::{
         hold::{DEFAULT_HOLD, MAX_HOLD},
         piv::DEFAULT_IDLE,
@@ -49,6 +53,8 @@ pub struct Config {
     pub attestation_roots: Option<PathBuf>,
     /// Cards that keep the PIN between signatures.
     pub leave_verified: BTreeSet<u32>,
+    /// Who is told of checkpoints of the log.
+    pub witnesses: Witnesses,
 }
 
 /// Why `agent.toml` cannot be used.
@@ -99,12 +105,13 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "attestation_roots",
     "card_idle",
     "cards",
     "default_store",
     "docker_dir",
+    "log",
     "max_request_mib",
     "unlock",
 ];
@@ -124,6 +131,7 @@ impl Default for Config {
             card_idle: DEFAULT_IDLE,
             attestation_roots: None,
             leave_verified: BTreeSet::new(),
+            witnesses: Witnesses::default(),
         }
     }
 }
@@ -199,6 +207,15 @@ impl Config {
                         .ok_or_else(|| wrong("docker_dir", "an absolute path, or one below ~/"))?;
                     config.docker_dir = Some(dir);
                 }
+                "log" => {
+                    config.witnesses = witnesses(value).ok_or_else(|| {
+                        wrong(
+                            "log",
+                            "a table with witness = \"/a/file\" or [\"/a/command\", \"…\"], and \
+                             journal = true or false",
+                        )
+                    })?;
+                }
                 "max_request_mib" => {
                     config.max_request = value
                         .as_integer()
@@ -249,6 +266,31 @@ fn cards(value: &Value) -> Option<BTreeSet<u32>> {
         }
     }
     Some(left)
+}
+
+/// Who is told of checkpoints.
+fn witnesses(value: &Value) -> Option<Witnesses> {
+    let mut told = Witnesses::default();
+    for (name, value) in value.as_table()? {
+        match name.as_str() {
+            "journal" => told.no_journal = !value.as_bool()?,
+            "witness" => {
+                told.witness = Some(match value.as_array() {
+                    None => Witness::File(directory(value)?),
+                    Some(words) => {
+                        let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+                        let words = words.filter(|words| {
+                            let program = words.first().map(Path::new);
+                            program.is_some_and(Path::is_absolute)
+                        })?;
+                        Witness::Command(words.into_iter().map(str::to_owned).collect())
+                    }
+                });
+            }
+            _ => return None,
+        }
+    }
+    Some(told)
 }
 
 fn directory(value: &Value) -> Option<PathBuf> {
@@ -332,6 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
                     max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
+                    [log]\njournal = false\nwitness = [\"/bin/w\", \"x\"]\n\
                     [cards.123]\nleave_verified = true\n[cards.4]\nleave_verified = false\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
         assert_eq!(
@@ -344,6 +387,10 @@ mod tests {
                 card_idle: Duration::from_secs(300),
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
+                witnesses: Witnesses {
+                    no_journal: true,
+                    witness: Some(Witness::Command(vec!["/bin/w".into(), "x".into()])),
+                },
             }
         );
     }
@@ -362,7 +409,7 @@ mod tests {
         let error = parse("colour = 1").unwrap_err();
         assert!(
             error.contains(
-                "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, log, \
                  max_request_mib, unlock"
             ),
             "{error}"

@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long threads may take to end after that.
 const LAST: Duration = Duration::from_secs(5);
 
+/// Exit code by which `signet` knows that the ledger does not hold.
+const DAMAGED: u8 = 3;
+
 /// The whole life of `signetd`.
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -55,10 +58,21 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format!("{error:#}"));
-                ExitCode::FAILURE
+                match error.chain().any(is_damaged) {
+                    true => ExitCode::from(DAMAGED),
+                    false => ExitCode::FAILURE,
+                }
             }
         },
     }
+}
+
+fn is_damaged(error: &(dyn std::error::Error + 'static)) -> bool {
+    let ledger = match error.downcast_ref::<crate::keyring::Fault>() {
+        Some(crate::keyring::Fault::Ledger(ledger)) => Some(ledger),
+        _ => error.downcast_ref(),
+    };
+    matches!(ledger, Some(crate::ledger::LedgerError::Damaged { .. }))
 }
 
 fn say(text: &str) -> ExitCode {

@@ -14,6 +14,7 @@
 mod backup;
 mod base;
 mod cards;
+pub(crate) mod checkpoint;
 mod collection;
 mod creation;
 pub(crate) mod fault;
@@ -28,7 +29,7 @@ mod worker;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -37,7 +38,11 @@ use signet_trust::KeyId;
 use self::{
     cards::Cards, collection::Collections, person::Work, recorder::Recorder, worker::Worker,
 };
-pub use self::{fault::Fault, person::Person};
+pub use self::{
+    checkpoint::witness::{Witness, Witnesses},
+    fault::Fault,
+    person::Person,
+};
 use crate::{
     config::Config,
     ledger::{Entry, IndexEntry, NewEntry},
@@ -101,6 +106,9 @@ pub struct Keyring {
 }
 
 impl Keyring {
+    witnesses: Witnesses,
+    /// The newest entry that a checkpoint was made of.
+    checkpointed: AtomicU64,
     /// Opens the stores and the ledger of `home`, whose lock the caller holds.
     ///
     /// # Errors
@@ -131,6 +139,8 @@ impl Keyring {
         Ok(keyring)
     }
 
+            witnesses: config.witnesses.clone(),
+            checkpointed: AtomicU64::new(0),
     /// How long a secret is held, unless asked otherwise.
     #[must_use]
     pub fn hold(&self) -> Duration {
@@ -196,6 +206,11 @@ impl Keyring {
         self.recorder.run(|ledger| ledger.head()).await
     }
 
+    /// Who is told of checkpoints.
+    pub(crate) fn witnesses(&self) -> &Witnesses {
+        &self.witnesses
+    }
+
     /// Entries from `from`, at most `count`.
     pub(crate) async fn log_entries(&self, from: u64, count: u64) -> Result<Vec<Entry>, Fault> {
         self.recorder
@@ -210,6 +225,7 @@ impl Keyring {
             .run(|store| {
                 let held = !store.status().held.is_empty();
                 store.lock();
+        self.checkpoint_anyway().await;
                 held
             })
             .await?;
@@ -249,8 +265,11 @@ impl Keyring {
             ..NewEntry::default()
         })
         .await?;
-        let until = until?
+        let until = until?;
+        self.checkpoint_anyway().await;
+        let until = until
             .duration_since(UNIX_EPOCH)
+            facts: person.facts(""),
             .unwrap_or_default()
             .as_secs();
         Ok(i64::try_from(until).unwrap_or(i64::MAX))

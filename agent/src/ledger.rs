@@ -26,6 +26,7 @@ use signet_trust::{
 
 use crate::store::{StoreError, atomic};
 
+pub(crate) mod checkpoint;
 mod index;
 mod log;
 mod place;
@@ -183,6 +184,9 @@ pub struct NewEntry {
 
 /// An entry of the log.
 #[derive(Clone, Debug)]
+    /// Who asked and how it was answered, as canonical JSON (members sorted, no white space); empty
+    /// if nobody did.
+    pub facts: String,
 pub struct Entry {
     /// From 1.
     pub number: u64,
@@ -628,7 +632,7 @@ impl Ledger {
     }
 
     fn check(&self, from: u64) -> Result<u64, LedgerError> {
-        log::check(&self.db, from)?.map_err(|why| LedgerError::Damaged {
+        log::check(&self.db, from, |_, _| {})?.map_err(|why| LedgerError::Damaged {
             path: self.path.clone(),
             why,
         })

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 pub(crate) use card::change_card;
 pub(crate) use change::change;
 pub(crate) use connect::{Tolerance, connect};
-pub(crate) use start::{connect_or_start, in_foreground};
+pub(crate) use start::{LEDGER_DAMAGED, connect_or_start, in_foreground};
 
 /// A connection to the agent. Clones share it.
 #[derive(Clone, Debug)]

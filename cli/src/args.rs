@@ -379,10 +379,27 @@ pub(crate) struct LogArgs {
 pub(crate) enum LogCommand {
     /// Print the entries, oldest first
     Show(LogShowArgs),
-    #[command(hide = true)]
-    Verify(Reserved),
-    #[command(hide = true)]
-    Export(Reserved),
+    /// Compute the whole chain anew and compare it with checkpoints
+    Verify(LogVerifyArgs),
+    /// Write every entry and checkpoint as lines of JSON
+    Export(LogExportArgs),
+}
+
+/// `signet log verify`
+#[derive(Args, Debug)]
+pub(crate) struct LogVerifyArgs {
+    /// A file with checkpoints that was kept elsewhere: from the journal, a witness, an export;
+    /// `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Vec<PathBuf>,
+}
+
+/// `signet log export`
+#[derive(Args, Debug)]
+pub(crate) struct LogExportArgs {
+    /// Where to; standard output if left out
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// `signet log show`

@@ -23,7 +23,7 @@ pub(crate) mod verify;
 
 use crate::{
     Context,
-    args::{Command, KeyCommand, LogCommand, RepoCommand},
+    args::{Command, RepoCommand},
     failure::Failure,
 };
 
@@ -71,15 +71,6 @@ pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
         Command::Plan(_) => "plan",
         Command::Pull(_) => "pull",
         Command::Run(_) => "run",
-        Command::Key(args) => match args.command {
-            KeyCommand::Revive(_) => "key revive",
-            _ => return None,
-        },
-        Command::Log(args) => match args.command {
-            LogCommand::Verify(_) => "log verify",
-            LogCommand::Export(_) => "log export",
-            LogCommand::Show(_) => return None,
-        },
         Command::Repo(args) => match args.command {
             RepoCommand::Rotate(_) => "repo rotate",
             RepoCommand::Pin(_) => "repo pin",

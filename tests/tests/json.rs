@@ -80,6 +80,9 @@ fn every_command_prints_what_its_schema_says() {
     reader.run("signet status", &mut signet(&home, &["status"]));
     reader.run("signet key list", &mut signet(&home, &["key", "list"]));
     reader.run("signet log show", &mut signet(&home, &["log", "show"]));
+    reader.run("signet log verify", &mut signet(&home, &["log", "verify"]));
+    let lines = ["log", "export", "-o", "log.jsonl"];
+    reader.run("signet log export", &mut signet(&home, &lines));
 
     // Repositories.
     let image = lab.import_image("acme/app:v1");

@@ -6,11 +6,17 @@
 
 use std::{
     fmt::Write as _,
-    fs,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    fs::{self, File},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use signet_trust::payload::escape;
 use tokio::net::UnixStream;
 
@@ -29,16 +35,55 @@ pub struct Caller {
     pub uid: u32,
     /// Process ID when it connected; 0 when it lives in a namespace that we do not see.
     pub pid: i32,
-    /// Its program, if `/proc` told.
+    /// Its program, if `/proc` told: the kernel keeps it from us where the process is undumpable
+    /// and we are not root, as it is with `signet` and `sshd`.
     pub exe: Option<PathBuf>,
+    /// The name that it gives itself, and its controlling terminal.
+    stat: Option<Stat>,
     /// Kernel session: the terminal session whose held secrets it may use.
     pub session: Option<SessionId>,
     /// The facts above belong to the process that connected; false when it may have been replaced
     /// while they were read.
     pub confirmed: bool,
+    /// Its program, open, so that its digest is of what ran when it connected.
+    program: Option<File>,
+    facts: OnceLock<CallerFacts>,
     /// Keeps the process's ID from being used again while the connection lives.
     _pidfd: Option<OwnedFd>,
 }
+
+/// What the log holds of a caller. Members in alphabetical order: its JSON is canonical. Texts are
+/// escaped and cut.
+#[derive(Debug, Serialize)]
+pub(crate) struct CallerFacts {
+    /// Control group (version 2), such as that of its unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<String>,
+    /// The name that it gave itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm: Option<String>,
+    confirmed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<String>,
+    /// In hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe_sha256: Option<String>,
+    forwarded: bool,
+    pid: i32,
+    /// Clock ticks after the system's start (proc(5)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminal: Option<String>,
+    uid: u32,
+}
+
+/// Longest text of a fact.
+const MAX_FACT: usize = 512;
+/// The largest program whose digest is computed.
+const MAX_PROGRAM: u64 = 64 * 1024 * 1024;
+/// Programs whose digests are remembered: more than ever speak to an agent.
+const MAX_DIGESTS: usize = 32;
 
 impl Caller {
     /// Reads the facts of the peer of `stream`.
@@ -56,6 +101,9 @@ impl Caller {
         let exe = (pid > 0)
             .then(|| fs::read_link(format!("/proc/{pid}/exe")).ok())
             .flatten();
+        let program = (pid > 0)
+            .then(|| File::open(format!("/proc/{pid}/exe")).ok())
+            .flatten();
         let after = Stat::of(pid);
         let steady = before.is_some() && before == after;
         // With the peer's own pidfd the process that connected still runs under this ID unless it
@@ -68,8 +116,11 @@ impl Caller {
             uid: credentials.uid(),
             pid,
             exe,
-            session: after.map(|stat| SessionId(stat.session)),
+            session: after.as_ref().map(|stat| SessionId(stat.session)),
+            stat: after,
             confirmed,
+            program,
+            facts: OnceLock::new(),
             _pidfd: pidfd,
         })
     }
@@ -78,12 +129,16 @@ impl Caller {
     #[must_use]
     pub fn this_process() -> Self {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let stat = Stat::of(pid);
         Self {
             uid: rustix::process::geteuid().as_raw(),
             pid,
             exe: std::env::current_exe().ok(),
-            session: Stat::of(pid).map(|stat| SessionId(stat.session)),
+            session: stat.as_ref().map(|stat| SessionId(stat.session)),
+            stat,
             confirmed: true,
+            program: None,
+            facts: OnceLock::new(),
             _pidfd: None,
         }
     }
@@ -92,11 +147,12 @@ impl Caller {
     /// by a held secret alone.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
-        let name = self
-            .exe
-            .as_deref()
-            .and_then(Path::file_name)
-            .and_then(|name| name.to_str());
+        let named = self.exe.as_deref().and_then(Path::file_name);
+        let name = match named {
+            Some(name) => name.to_str(),
+            // sshd gives up its user: the kernel hides its program, but not its name.
+            None => self.stat.as_ref().map(|stat| stat.comm.as_str()),
+        };
         // A replaced binary shows as `ssh (deleted)`.
         name.is_some_and(|name| FORWARDERS.contains(&name.trim_end_matches(" (deleted)")))
     }
@@ -105,9 +161,14 @@ impl Caller {
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = format!("pid {}", self.pid);
-        if let Some(exe) = &self.exe {
+        let name = match (&self.exe, &self.stat) {
+            (Some(exe), _) => Some(escape(&exe.to_string_lossy())),
+            (None, Some(stat)) => Some(escape(&stat.comm)),
+            (None, None) => None,
+        };
+        if let Some(name) = name {
             // Writing to a string cannot fail.
-            let _ = write!(text, " {}", escape(&exe.to_string_lossy()));
+            let _ = write!(text, " {name}");
         }
         if !self.confirmed {
             text.push_str(" (unconfirmed)");
@@ -117,17 +178,99 @@ impl Caller {
         }
         text
     }
+
+    /// All facts, for the log; computed once.
+    pub(crate) fn facts(&self) -> &CallerFacts {
+        self.facts.get_or_init(|| CallerFacts {
+            cgroup: self.cgroup().map(|text| fact(&text)),
+            comm: self.stat.as_ref().map(|stat| fact(&stat.comm)),
+            confirmed: self.confirmed,
+            exe: self.exe.as_deref().map(|exe| fact(&exe.to_string_lossy())),
+            exe_sha256: self.program.as_ref().and_then(digest).map(hex::encode),
+            forwarded: self.is_forwarded(),
+            pid: self.pid,
+            started: self.stat.as_ref().map(|stat| stat.started),
+            terminal: self.stat.as_ref().and_then(|stat| terminal(stat.terminal)),
+            uid: self.uid,
+        })
+    }
+
+    /// From `/proc/<pid>/cgroup`, if the process still is the one that connected.
+    fn cgroup(&self) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok()?;
+        if self.stat.is_none() || Stat::of(self.pid) != self.stat {
+            return None;
+        }
+        // "0::" is the unified hierarchy (cgroups(7)).
+        let line = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(line.to_owned())
+    }
+}
+
+/// A text from outside as a fact.
+fn fact(text: &str) -> String {
+    escape(text).chars().take(MAX_FACT).collect()
+}
+
+/// The name of a terminal by its device number (proc(5), `tty_nr`; Linux devices.txt).
+fn terminal(number: i32) -> Option<String> {
+    const PTS: std::ops::RangeInclusive<u32> = 136..=143;
+    let number = number.cast_unsigned();
+    let major = (number >> 8) & 0xfff;
+    let minor = (number & 0xff) | ((number >> 12) & 0xf_ff00);
+    match major {
+        0 => None,
+        4 if minor < 64 => Some(format!("tty{minor}")),
+        _ if PTS.contains(&major) => Some(format!("pts/{}", (major - PTS.start()) * 256 + minor)),
+        _ => Some(format!("{major}:{minor}")),
+    }
+}
+
+/// SHA-256 of a program, computed once for each that speaks to us.
+fn digest(program: &File) -> Option<[u8; 32]> {
+    type Known = Vec<((u64, u64, i64, i64, u64), [u8; 32])>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    let facts = program.metadata().ok()?;
+    if !facts.is_file() || facts.len() > MAX_PROGRAM {
+        return None;
+    }
+    let (seconds, nanos) = (facts.ctime(), facts.ctime_nsec());
+    let which = (facts.dev(), facts.ino(), seconds, nanos, facts.len());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, digest)) = known.iter().find(|(one, _)| *one == which) {
+        return Some(*digest);
+    }
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < MAX_PROGRAM {
+        match program.read_at(&mut buffer, at).ok()? {
+            0 => break,
+            len => {
+                hash.update(buffer.get(..len)?);
+                at += len as u64;
+            }
+        }
+    }
+    let digest = hash.finalize().into();
+    if known.len() == MAX_DIGESTS {
+        known.remove(0);
+    }
+    known.push((which, digest));
+    Some(digest)
 }
 
 /// What identifies a process beyond its ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Stat {
+    comm: String,
     session: i32,
+    terminal: i32,
     started: u64,
 }
 
 impl Stat {
-    /// Fields 6 (session) and 22 (start time) of `/proc/<pid>/stat`.
+    /// Fields 2 (name), 6 (session), 7 (terminal) and 22 (start time) of `/proc/<pid>/stat`.
     fn of(pid: i32) -> Option<Self> {
         if pid <= 0 {
             return None;
@@ -138,11 +281,18 @@ impl Stat {
     /// The second field is the name in parentheses and may hold anything, so fields count from the
     /// last `)`.
     fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.rsplit_once(')')?;
+        let (before, rest) = text.rsplit_once(')')?;
+        let (_, comm) = before.split_once('(')?;
         let mut fields = rest.split_ascii_whitespace();
         let session = fields.nth(3)?.parse().ok()?;
-        let started = fields.nth(15)?.parse().ok()?;
-        Some(Self { session, started })
+        let terminal = fields.next()?.parse().ok()?;
+        let started = fields.nth(14)?.parse().ok()?;
+        Some(Self {
+            comm: comm.to_owned(),
+            session,
+            terminal,
+            started,
+        })
     }
 }
 
@@ -199,7 +349,9 @@ mod tests {
         assert_eq!(
             Stat::parse(text),
             Some(Stat {
+                comm: "a) b".to_owned(),
                 session: 34,
+                terminal: 0,
                 started: 987
             })
         );
@@ -207,16 +359,30 @@ mod tests {
     }
 
     #[test]
+    fn the_facts_name_terminal_and_program() {
+        assert_eq!(terminal(0), None);
+        assert_eq!(terminal(34_819).as_deref(), Some("pts/3"));
+        assert_eq!(terminal(0x8903).as_deref(), Some("pts/259"));
+        assert_eq!(terminal(1025).as_deref(), Some("tty1"));
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, b"abc").unwrap();
+        // FIPS 180-4, "abc".
+        let digest = hex::encode(digest(&file).unwrap());
+        assert!(digest.starts_with("ba7816bf8f01cfea"), "{digest}");
+    }
+
+    #[test]
     fn what_ssh_carries_is_forwarded() {
         let mut caller = Caller {
-            uid: 0,
-            pid: 1,
             exe: Some("/usr/sbin/sshd".into()),
-            session: None,
-            confirmed: true,
-            _pidfd: None,
+            ..Caller::this_process()
         };
         assert!(caller.is_forwarded());
+        // The kernel hides the program of a process that gave up its user.
+        caller.exe = None;
+        caller.stat.as_mut().unwrap().comm = "sshd".to_owned();
+        assert!(caller.is_forwarded());
+        assert!(caller.describe().contains(" sshd (forwarded)"));
         caller.exe = Some("/usr/bin/ssh (deleted)".into());
         assert!(caller.is_forwarded());
         caller.exe = Some("/usr/bin/signet".into());

@@ -399,6 +399,7 @@ fn name(text: &str) -> String {
     let cut: String = text.chars().take(MAX_NAME).collect();
     escape(&cut)
 }
+        facts: person.facts(""),
 
 /// What is listed of a key, as the manifest has it.
 fn described(key: &Listed) -> manifest::Key {

@@ -313,6 +313,7 @@ impl Keyring {
                 summary: summary.to_owned(),
                 caller: person.caller.describe(),
                 grade: person.grade(),
+                facts: person.facts(""),
                 rule,
                 outcome: "released".to_owned(),
                 ..NewEntry::default()

@@ -176,6 +176,7 @@ impl Keyring {
             outcome: "done".to_owned(),
             ..NewEntry::default()
         }
+            facts: person.facts(""),
     }
 
     pub(super) fn entry_of(

@@ -5,11 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use serde::Serialize;
 use signet_proto::v1::PromptMode;
 
 use super::{Fault, Keyring, cards::Listening, worker::Worker};
 use crate::{
-    daemon::caller::Caller,
+    daemon::caller::{Caller, CallerFacts},
     presence::{
         Given, NoSecret, Presence, RequestId, SecretRequest, Typed,
         prepared::Prepared,
@@ -24,6 +25,23 @@ pub(super) type Work<S, T> =
 
 /// Yes on the caller's own stream.
 const YES_ON_STREAM: u32 = 1;
+
+/// What the log holds of the circumstances. Members in alphabetical order: the text is canonical.
+#[derive(Serialize)]
+struct Facts<'a> {
+    caller: &'a CallerFacts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<&'a str>,
+    consent: Consent,
+}
+
+#[derive(Serialize)]
+struct Consent {
+    /// `--yes` was there to answer questions.
+    assumed_yes: bool,
+    /// held given stream touch
+    channel: &'static str,
+}
 
 /// The person behind one request.
 #[derive(Debug)]
@@ -123,6 +141,26 @@ impl<'a> Person<'a> {
     /// The best grade given for this request so far; 0 when held secrets did.
     pub(super) fn grade(&self) -> u32 {
         self.prepared.as_ref().map_or(0, Prepared::grade)
+    }
+
+    /// Who asked and how it was answered, for the log: canonical JSON. `card`: where the key is, if
+    /// on one.
+    pub(super) fn facts(&self, card: &str) -> String {
+        let channel = match self.grade() {
+            0 => "held",
+            4.. => "touch",
+            _ if self.mode == PromptMode::None => "given",
+            _ => "stream",
+        };
+        let facts = Facts {
+            caller: self.caller.facts(),
+            card: (!card.is_empty()).then_some(card),
+            consent: Consent {
+                assumed_yes: self.assume_yes,
+                channel,
+            },
+        };
+        serde_json::to_string(&facts).expect("texts, numbers and truth values")
     }
 
     /// Forgets what was given: what comes is another change.

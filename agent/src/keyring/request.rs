@@ -416,6 +416,7 @@ impl Request<'_> {
         if let Err(error) = self.keyring.log(entry).await {
             tracing::error!(%error, "a failure could not be logged");
         }
+            facts: self.person.facts(""),
     }
 }
 

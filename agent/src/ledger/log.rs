@@ -10,8 +10,9 @@
 //!                                     each as its length (u32, big-endian) and its bytes
 //! ```
 //!
-//! `key` and `payload` have 32 bytes or none. Lengths are written out, so no two entries have the
-//! same encoding. A later version of the encoding gets another first line.
+//! `key` and `payload` have 32 bytes or none. An entry with facts has the first line
+//! `signet log entry v2` and, after `outcome`, its facts in the same way. Lengths are written out,
+//! so no two entries have the same encoding. `docs/log-format.md` says the same for others.
 //!
 //! The chain finds accidents and partial edits; who can write the file can write another chain.
 //! Triggers keep the agent's own code, and a careless hand, from changing or deleting an entry.
@@ -28,6 +29,8 @@ use super::{Entry, NewEntry};
 pub(super) type Head = (u64, [u8; 32]);
 
 const TAG: &[u8] = b"signet log entry v1\n";
+/// Of entries with facts.
+const TAG_FACTS: &[u8] = b"signet log entry v2\n";
 /// The longest text of an entry: a summary may name many tags, nothing else is long.
 const MAX_SUMMARY: usize = 64 * 1024;
 const MAX_TEXT: usize = 4 * 1024;
@@ -68,12 +71,17 @@ pub(super) fn append(db: &Connection, head: Head, entry: &NewEntry) -> rusqlite:
         grade: entry.grade,
         rule: cut(&entry.rule, MAX_TEXT),
         outcome: cut(&entry.outcome, MAX_TEXT),
+        // Cut, it would be no JSON any more; its parts are bounded where they are read.
+        facts: match entry.facts.len() {
+            0..=MAX_TEXT => &entry.facts,
+            _ => "",
+        },
     };
     let hash = entry.hash(&head.1);
     let mut insert = db.prepare_cached(
         "INSERT INTO log (number, time, kind, gun, role, version, key, payload, summary, caller,
-                          grade, rule, outcome, hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                          grade, rule, outcome, facts, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     insert.execute(params![
         number.cast_signed(),
@@ -89,6 +97,7 @@ pub(super) fn append(db: &Connection, head: Head, entry: &NewEntry) -> rusqlite:
         entry.grade,
         entry.rule,
         entry.outcome,
+        entry.facts,
         &hash[..],
     ])?;
     Ok((number, hash))
@@ -121,8 +130,13 @@ pub(super) fn entries(db: &Connection, from: u64, count: u64) -> rusqlite::Resul
     rows.collect()
 }
 
-/// What does not hold from entry `from` on, if anything; the number of entries looked at.
-pub(super) fn check(db: &Connection, from: u64) -> rusqlite::Result<Result<u64, String>> {
+/// What does not hold from entry `from` on, if anything; the number of entries looked at. `seen`
+/// gets number and hash of each entry that holds.
+pub(super) fn check(
+    db: &Connection,
+    from: u64,
+    mut seen: impl FnMut(u64, &[u8; 32]),
+) -> rusqlite::Result<Result<u64, String>> {
     let from = from.max(1);
     let mut prev = [0; 32];
     if from > 1 {
@@ -149,6 +163,7 @@ pub(super) fn check(db: &Connection, from: u64) -> rusqlite::Result<Result<u64, 
                 "entry {next}, or the one before it, was changed"
             )));
         }
+        seen(next, &hash);
         prev = hash;
         next += 1;
     }
@@ -156,7 +171,7 @@ pub(super) fn check(db: &Connection, from: u64) -> rusqlite::Result<Result<u64, 
 }
 
 const SELECT: &str = "SELECT number, time, kind, gun, role, version, key, payload, summary, caller,
-                             grade, rule, outcome, hash FROM log";
+                             grade, rule, outcome, facts, hash FROM log";
 
 /// An entry as it is hashed.
 struct Bounded<'a> {
@@ -173,18 +188,22 @@ struct Bounded<'a> {
     grade: u32,
     rule: &'a str,
     outcome: &'a str,
+    facts: &'a str,
 }
 
 impl Bounded<'_> {
     fn hash(&self, prev: &[u8; 32]) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(prev);
-        hash.update(TAG);
+        hash.update(match self.facts {
+            "" => TAG,
+            _ => TAG_FACTS,
+        });
         hash.update(self.number.to_be_bytes());
         hash.update(self.time.to_be_bytes());
         hash.update(self.version.to_be_bytes());
         hash.update(self.grade.to_be_bytes());
-        for field in [
+        let fields = [
             self.kind.as_bytes(),
             self.gun.as_bytes(),
             self.role.as_bytes(),
@@ -194,7 +213,9 @@ impl Bounded<'_> {
             self.caller.as_bytes(),
             self.rule.as_bytes(),
             self.outcome.as_bytes(),
-        ] {
+        ];
+        let facts = Some(self.facts.as_bytes()).filter(|facts| !facts.is_empty());
+        for field in fields.into_iter().chain(facts) {
             let len = u32::try_from(field.len()).expect("texts are cut, hashes are short");
             hash.update(len.to_be_bytes());
             hash.update(field);
@@ -218,6 +239,7 @@ struct Stored {
     grade: u32,
     rule: String,
     outcome: String,
+    facts: String,
     hash: [u8; 32],
 }
 
@@ -237,7 +259,8 @@ impl Stored {
             grade: row.get(10)?,
             rule: row.get(11)?,
             outcome: row.get(12)?,
-            hash: row.get(13)?,
+            facts: row.get(13)?,
+            hash: row.get(14)?,
         })
     }
 
@@ -256,6 +279,7 @@ impl Stored {
             grade: self.grade,
             rule: &self.rule,
             outcome: &self.outcome,
+            facts: &self.facts,
         }
     }
 
@@ -277,6 +301,7 @@ impl Stored {
             grade: self.grade,
             rule: self.rule,
             outcome: self.outcome,
+            facts: self.facts,
         })
     }
 }

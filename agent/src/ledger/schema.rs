@@ -119,6 +119,46 @@ CREATE TABLE place (
     PRIMARY KEY (key, serial, slot)
 ) STRICT, WITHOUT ROWID;
 "#,
+    r#"
+-- A label that an archive gave a key, and nobody here has confirmed.
+ALTER TABLE "index" ADD COLUMN label_claimed INTEGER NOT NULL DEFAULT 0;
+-- Why a key went, in words: where it was moved to.
+ALTER TABLE tombstone ADD COLUMN detail TEXT NOT NULL DEFAULT '';
+
+-- Floors of the guard that only an archive claims: no verified base has reached them yet.
+CREATE TABLE claim (
+    gun     TEXT NOT NULL,
+    lineage BLOB NOT NULL CHECK (length(lineage) = 32),
+    role    TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    source  TEXT NOT NULL,
+    PRIMARY KEY (gun, lineage, role)
+) STRICT, WITHOUT ROWID;
+"#,
+    r#"
+-- Who asked and how it was answered, as canonical JSON; empty: not recorded.
+ALTER TABLE log ADD COLUMN facts TEXT NOT NULL DEFAULT '';
+
+-- What the log's newest entry was at a time; signature and public key are empty where no keyring
+-- was open.
+CREATE TABLE checkpoint (
+    number    INTEGER NOT NULL,
+    time      INTEGER NOT NULL,
+    head      BLOB NOT NULL CHECK (length(head) = 32),
+    public    BLOB NOT NULL CHECK (length(public) IN (0, 32)),
+    signature BLOB NOT NULL CHECK (length(signature) IN (0, 64)),
+    PRIMARY KEY (number, public)
+) STRICT, WITHOUT ROWID;
+"#,
+    r#"
+-- Keys that move to another host or come from one: how far that is, as JSON. side: old or new.
+CREATE TABLE migration (
+    id     TEXT NOT NULL,
+    side   TEXT NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (id, side)
+) STRICT, WITHOUT ROWID;
+"#,
 ];
 
 /// `file` and other tools name the type of an SQLite file by this: "Sgnt".

@@ -25,6 +25,7 @@ fn entry(kind: &'static str) -> NewEntry {
         grade: 3,
         rule: String::new(),
         outcome: "released".to_owned(),
+        facts: r#"{"caller":{"pid":1}}"#.to_owned(),
     }
 }
 

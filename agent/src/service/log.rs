@@ -2,16 +2,24 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use signet_proto::v1::{LogEntry, LogRequest, log_server::Log};
+use signet_proto::v1::{
+    CheckedCheckpoint, CheckpointsRequest, LogCheckpoint, LogEntry, LogRequest, LogVerifyReply,
+    LogVerifyRequest, log_server::Log,
+};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, status::status};
-use crate::ledger::Entry;
+use crate::{
+    keyring::Fault,
+    ledger::{Entry, checkpoint::Checkpoint},
+};
 
 /// Entries read from the ledger at a time.
 const PAGE: u64 = 256;
+/// Checkpoints that a verification takes, of the request and of the witness file each.
+const MAX_AGAINST: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Service {
@@ -76,7 +84,117 @@ impl Log for Service {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(entries))))
     }
+
+    type CheckpointsStream = Pin<Box<dyn Stream<Item = Result<LogCheckpoint, Status>> + Send>>;
+
+    async fn checkpoints(
+        &self,
+        _: Request<CheckpointsRequest>,
+    ) -> Result<Response<Self::CheckpointsStream>, Status> {
+        let shared = Arc::clone(&self.shared);
+        let (sender, checkpoints) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut next = 0;
+            loop {
+                let page = match shared.keyring.checkpoints(next, PAGE).await {
+                    Ok(page) => page,
+                    Err(fault) => {
+                        // A reader that is gone needs no reason.
+                        let _ = sender.send(Err(status(&fault))).await;
+                        return;
+                    }
+                };
+                // Of one entry there may be several, by several keys: never cut between them.
+                let full = page.len() as u64 == PAGE;
+                let last = page.last().map_or(0, |checkpoint| checkpoint.entry);
+                let cut = page.first().is_some_and(|first| full && first.entry < last);
+                for checkpoint in page {
+                    if cut && checkpoint.entry == last {
+                        break;
+                    }
+                    let line = checkpoint.to_line();
+                    if sender.send(Ok(LogCheckpoint { line })).await.is_err() {
+                        return;
+                    }
+                }
+                if !full {
+                    return;
+                }
+                next = if cut { last } else { last + 1 };
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(checkpoints))))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<LogVerifyRequest>,
+    ) -> Result<Response<LogVerifyReply>, Status> {
+        let LogVerifyRequest { against } = request.into_inner();
+        if against.len() > MAX_AGAINST {
+            let many = format!("more than {MAX_AGAINST} checkpoints to verify against");
+            return Err(status(&Fault::Malformed(many)));
+        }
+        let witnesses = self.shared.keyring.witnesses().clone();
+        let read = tokio::task::spawn_blocking(move || witnesses.lines()).await;
+        let (lines, witness_problem) = match read {
+            Ok(Ok(lines)) => (lines, String::new()),
+            Ok(Err(error)) => (Vec::new(), error.to_string()),
+            Err(_) => (Vec::new(), "reading it panicked".to_owned()),
+        };
+        let witness: Vec<String> = lines
+            .into_iter()
+            .filter(|line| line.starts_with(CHECKPOINT))
+            .collect();
+        let older = witness.len().saturating_sub(MAX_AGAINST);
+        let witness = witness.into_iter().skip(older);
+        let given = against.len();
+        let mut checked: Vec<(String, Result<Checkpoint, String>)> = against
+            .into_iter()
+            .chain(witness)
+            .map(|line| {
+                let parsed = Checkpoint::parse(&line).map_err(|error| error.to_string());
+                (line, parsed)
+            })
+            .collect();
+        let sound = checked.iter().filter_map(|(_, read)| read.clone().ok());
+        let verified = self
+            .shared
+            .keyring
+            .verify_log(&self.shared.home, sound.collect())
+            .await
+            .map_err(|fault| status(&fault))?;
+        let mut judged = verified.against.into_iter();
+        let mut answers: Vec<CheckedCheckpoint> = checked
+            .drain(..)
+            .map(|(line, read)| CheckedCheckpoint {
+                line,
+                problem: match read {
+                    Err(why) => why,
+                    Ok(_) => judged.next().flatten().unwrap_or_default(),
+                },
+            })
+            .collect();
+        let witness = answers.split_off(given);
+        Ok(Response::new(LogVerifyReply {
+            entries: verified.entries,
+            head: verified.head.to_vec(),
+            problem: verified.problem.unwrap_or_default(),
+            own: verified.own,
+            own_problem: verified.own_problem.unwrap_or_default(),
+            newest_own: verified
+                .newest_own
+                .map(|checkpoint| checkpoint.to_line())
+                .unwrap_or_default(),
+            against: answers,
+            witness,
+            witness_problem,
+        }))
+    }
 }
+
+/// How the line of a checkpoint begins.
+const CHECKPOINT: &str = "{\"checkpoint\":";
 
 fn encode(entry: Entry) -> LogEntry {
     let Entry {
@@ -100,5 +218,6 @@ fn encode(entry: Entry) -> LogEntry {
         outcome: entry.outcome,
         hash: hash.to_vec(),
         rule: entry.rule,
+        facts: entry.facts,
     }
 }

@@ -40,6 +40,7 @@ mod change;
 pub(crate) mod foreign;
 mod keyring;
 mod layout;
+pub(crate) mod log_key;
 
 pub use keyring::Ring;
 

@@ -85,6 +85,13 @@ pub(crate) async fn connect_or_start(
     spawn(&program, places).await
 }
 
+/// How `signetd` ends when its ledger does not hold.
+const DAMAGED: i32 = 3;
+/// The failure's word then.
+pub(crate) const LEDGER_DAMAGED: &str = "ledger_damaged";
+/// From its last words to its end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Runs the daemon and waits until it is ready.
 async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure> {
     let mut child = Command::new(program)
@@ -113,7 +120,12 @@ async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure
     if let Some(agent) = await_agent(places).await? {
         return Ok(agent);
     }
-    let ended = child.try_wait().ok().flatten();
+    let ended = timeout(LAST_WORDS, blocking(move || child.wait())).await;
+    let ended = ended.ok().and_then(Result::ok);
+    let code = match ended.and_then(|status| status.code()) {
+        Some(DAMAGED) => LEDGER_DAMAGED,
+        _ => "agent_start",
+    };
     let why = match (words.is_empty(), ended) {
         (false, _) => words,
         (true, Some(status)) => format!("it ended with {status}"),
@@ -121,7 +133,7 @@ async fn spawn(program: &Path, places: &Endpoint) -> Result<AgentClient, Failure
     };
     Err(Failure::new(
         exit::NO_AGENT,
-        "agent_start",
+        code,
         format!("the agent {} did not start: {why}", program.display()),
     )
     .fix("`signet agent run` runs it in the foreground, where it says more"))

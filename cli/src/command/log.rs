@@ -1,4 +1,7 @@
-//! `signet log show`.
+//! `signet log`: the signature log, shown, verified and taken out.
+
+mod export;
+mod verify;
 
 use serde_json::{Value, json};
 use signet_proto::v1::{LogEntry, LogRequest};
@@ -10,13 +13,12 @@ use crate::{
     ui::text::{escape, local_time, rfc3339, short_id},
 };
 
-/// Runs one of the verbs; the others are reserved.
+/// Runs one of the verbs.
 pub(crate) async fn run(args: LogArgs, ctx: &mut Context) -> Result<(), Failure> {
     match args.command {
         LogCommand::Show(args) => show(&args, ctx).await,
-        LogCommand::Verify(_) | LogCommand::Export(_) => {
-            unreachable!("reserved names are refused before a command runs")
-        }
+        LogCommand::Verify(args) => verify::run(&args, ctx).await,
+        LogCommand::Export(args) => export::run(&args, ctx).await,
     }
 }
 
@@ -111,6 +113,7 @@ fn to_json(entry: &LogEntry) -> Value {
         "grade": (entry.grade != 0).then_some(entry.grade),
         "outcome": text(&entry.outcome),
         "rule": text(&entry.rule),
+        "facts": serde_json::from_str::<Value>(&entry.facts).unwrap_or_default(),
         "hash": hex::encode(&entry.hash),
     })
 }

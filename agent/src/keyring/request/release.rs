@@ -145,6 +145,7 @@ impl Request<'_> {
                     grade,
                     rule: rule.clone(),
                     outcome: "released".to_owned(),
+                    facts: self.person.facts(&made.place),
                 }
             })
             .collect();
@@ -193,6 +194,7 @@ impl Request<'_> {
                 return Err(fault);
             }
         };
+        let newest = numbers.last().copied().unwrap_or(0);
         turn.set_history(next);
         for document in &documents {
             turn.set_released(&document.role, document.mark.hash, time);
@@ -229,12 +231,14 @@ impl Request<'_> {
             .collect();
         open.released.extend(documents);
         stream.set_finishing(true);
-        stream
+        let sent = stream
             .send(event(sign_event::Event::Signed(Signed {
                 signatures,
                 summary,
             })))
-            .await
+            .await;
+        self.keyring.checkpoint_if_due(newest).await;
+        sent
     }
 
     /// What the server answered.
@@ -291,6 +295,7 @@ impl Request<'_> {
             },
             caller: self.person.caller.describe(),
             outcome: word.to_owned(),
+            facts: self.person.facts(""),
             ..NewEntry::default()
         };
         let mut turn = self.keyring.collections.enter(&gun, stream).await?;

@@ -167,6 +167,13 @@ impl OpenKeyring {
         Ok(Self::from_identities(&identities))
     }
 
+    /// The identity that keys are encrypted to, as its line of text.
+    pub(super) fn first_identity(&self) -> &[u8] {
+        let text = self.text.expose();
+        let end = text.iter().position(|byte| *byte == b'\n');
+        &text[..end.unwrap_or(text.len())]
+    }
+
     fn identities(&self) -> Vec<x25519::Identity> {
         let text = std::str::from_utf8(self.text.expose()).expect("written by from_identities");
         text.lines()

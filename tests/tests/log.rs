@@ -1,0 +1,212 @@
+//! The signature log: shown, taken out, and found out when somebody tampers with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use signet_tests::schema::Schemas;
+use signet_tests::{Home, Lab, Output, Run};
+
+/// The verifier that is shipped beside the format's description.
+fn verifier() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/log-verify.py")
+}
+
+fn python(export: &Path, against: &[&Path]) -> Output {
+    Command::new("/usr/bin/python3")
+        .arg(verifier())
+        .arg(export)
+        .args(against)
+        .run()
+}
+
+/// Changes the ledger as somebody with an editor for SQLite would, agent stopped.
+fn tamper(home: &Home, statement: &str) {
+    home.signet().args(["agent", "stop"]).run().ok();
+    let script = "import sqlite3, sys\n\
+                  db = sqlite3.connect(sys.argv[1])\n\
+                  for name, in db.execute(\"SELECT name FROM sqlite_master WHERE type = 'trigger'\").fetchall():\n\
+                  \x20   db.execute(f'DROP TRIGGER {name}')\n\
+                  db.executescript(sys.argv[2])\n\
+                  db.commit()\n";
+    Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(home.path().join("ledger.sqlite"))
+        .arg(statement)
+        .run()
+        .ok();
+}
+
+fn generate(home: &Home, label: &str) {
+    home.unattended()
+        .args(["key", "generate", "--role", "alice", "--label", label])
+        .run()
+        .ok();
+}
+
+/// A home with a witness, some entries, and a signed checkpoint.
+fn home(lab: &Lab) -> (Home, PathBuf) {
+    let home = lab.home();
+    let witness = home.user_home().join("witness");
+    let config = home.user_home().join(".config/signet");
+    fs::create_dir_all(&config).unwrap();
+    let text = format!("[log]\njournal = false\nwitness = {:?}\n", witness);
+    fs::write(config.join("agent.toml"), text).unwrap();
+    for label in ["one", "two", "three"] {
+        generate(&home, label);
+    }
+    home.unattended().arg("unlock").run().ok();
+    home.signet().arg("lock").run().ok();
+    // An agent that has stopped has told its witnesses.
+    home.signet().args(["agent", "stop"]).run().ok();
+    (home, witness)
+}
+
+fn export(home: &Home, name: &str) -> PathBuf {
+    let file = home.user_home().join(name);
+    home.signet()
+        .args(["log", "export", "-o"])
+        .arg(&file)
+        .run()
+        .ok();
+    file
+}
+
+#[test]
+fn signet_and_python_verify_the_log_up_to_the_newest_witness() {
+    let lab = Lab::builder().build();
+    let (home, witness) = home(&lab);
+    generate(&home, "four");
+    let verified = home.signet().args(["log", "verify", "--json"]).run().ok();
+    let facts = verified.json();
+    let faults = Schemas::of_the_docs().faults("signet log verify", &facts);
+    assert!(faults.is_empty(), "{faults:?}");
+    let (entries, proved) = (&facts["entries"], &facts["unchanged_up_to"]);
+    assert_eq!(facts["holds"], true);
+    assert_eq!(facts["from"], "the witness file");
+    assert!(facts["checkpoint"]["key"].is_string(), "{facts}");
+    assert!(entries.as_u64() > proved.as_u64() && proved.as_u64() >= Some(4));
+    home.signet()
+        .args(["log", "verify"])
+        .run()
+        .ok()
+        .says("entries are consistent only");
+
+    let file = export(&home, "log.jsonl");
+    python(&file, &[&witness])
+        .ok()
+        .says(&format!("{entries} entries hold"))
+        .says(&format!("unchanged up to entry {proved}"));
+    python(&file, &[])
+        .ok()
+        .says("no checkpoint from elsewhere was compared");
+    // Never overwritten.
+    home.signet()
+        .args(["log", "export", "-o"])
+        .arg(&file)
+        .run()
+        .exits(1)
+        .says("exists already");
+    // Who asked is in it.
+    let lines = fs::read_to_string(&file).unwrap();
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let caller = &first["facts"]["caller"];
+    assert_eq!(caller["comm"], "signet", "{first}");
+    assert_eq!(caller["uid"], rustix::process::geteuid().as_raw());
+    assert_eq!(first["facts"]["consent"]["channel"], "given");
+}
+
+#[test]
+fn every_change_of_an_exported_log_is_found_by_python() {
+    let lab = Lab::builder().build();
+    let (home, witness) = home(&lab);
+    let file = export(&home, "log.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let entries = lines
+        .iter()
+        .filter(|line| line.contains("\"number\":"))
+        .count();
+    let refused = |changed: &[&str], what: &str| {
+        let file = home.user_home().join("changed");
+        fs::write(&file, changed.join("\n")).unwrap();
+        let output = python(&file, &[&witness]);
+        assert_eq!(output.code(), Some(3), "{what}: {}", output.text());
+    };
+    for at in 0..entries {
+        let mut without = lines.clone();
+        without.remove(at);
+        refused(&without, "an entry removed");
+        let mut swapped = lines.clone();
+        swapped.swap(at, (at + 1) % entries);
+        refused(&swapped, "two entries swapped");
+        for (what, from, to) in [
+            ("time", "\"time\":\"20", "\"time\":\"19"),
+            ("kind", "\"kind\":\"", "\"kind\":\"x"),
+            ("outcome", "\"outcome\":\"done\"", "\"outcome\":\"failed\""),
+            ("caller", "\"uid\":", "\"uid\":1"),
+        ] {
+            let entry = lines[at].replace(from, to);
+            if entry == lines[at] {
+                continue;
+            }
+            let mut changed = lines.clone();
+            changed[at] = &entry;
+            refused(&changed, what);
+        }
+    }
+    for end in 1..lines.len() {
+        refused(&lines[..end], "cut");
+    }
+}
+
+#[test]
+fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
+    let lab = Lab::builder().build();
+    let (home, witness) = home(&lab);
+    let ledger = home.path().join("ledger.sqlite");
+    let whole = fs::read(&ledger).unwrap();
+    let verify = || home.signet().args(["log", "verify"]).run();
+    verify().ok();
+
+    // Inside the chain: the agent does not even start on it.
+    for statement in [
+        "UPDATE log SET summary = summary || '.' WHERE number = 2",
+        "DELETE FROM log WHERE number = 2",
+        "UPDATE log SET facts = '' WHERE number = 2",
+    ] {
+        tamper(&home, statement);
+        verify().exits(3).says("is damaged");
+        fs::write(&ledger, &whole).unwrap();
+    }
+    // Cut at the end: only what lies elsewhere tells.
+    tamper(
+        &home,
+        "DELETE FROM log WHERE number > 2; DELETE FROM checkpoint",
+    );
+    verify()
+        .exits(3)
+        .says("the log ends with entry")
+        .says("the witness file");
+    tamper(&home, "SELECT 1");
+    fs::write(&ledger, &whole).unwrap();
+
+    // An older ledger put back whole, and signed upon.
+    generate(&home, "later");
+    home.unattended().arg("unlock").run().ok();
+    home.signet().args(["agent", "stop"]).run().ok();
+    let kept = home.user_home().join("kept");
+    fs::copy(&witness, &kept).unwrap();
+    fs::remove_file(&witness).unwrap();
+    fs::write(&ledger, &whole).unwrap();
+    generate(&home, "instead");
+    generate(&home, "of it");
+    verify().ok().says("nothing from outside the ledger");
+    home.signet()
+        .args(["log", "verify", "--against"])
+        .arg(&kept)
+        .run()
+        .exits(3)
+        .says("against a checkpoint from");
+}
