@@ -25,6 +25,8 @@ mod net;
 #[cfg(test)]
 mod schema;
 mod secrets;
+#[doc(hidden)]
+pub mod shares;
 mod ui;
 
 #[doc(hidden)]
