@@ -31,7 +31,8 @@ use crate::{
     store::{
         Hint, KeyStore as _,
         piv::{
-            CardFacts, CardFault, CardSettings, CardStore, SlotFacts, attest,
+            CardFacts, CardFault, CardSettings, CardStore, Enrolled, EnrolledKeys, PinPolicy,
+            SlotFacts, TouchPolicy, attest,
             card::Reader,
             hotplug::{Arrivals, Watcher},
         },
@@ -74,6 +75,8 @@ struct State {
     /// Cards named here.
     known: BTreeMap<u32, KnownCard>,
     hints: Vec<(KeyId, Hint)>,
+    /// What the index knows of cards' slots.
+    places: Arc<EnrolledKeys>,
     /// A key is enrolled on some card.
     enrolled: bool,
 }
@@ -138,12 +141,16 @@ impl Cards {
         if !enrolled && state.readers.is_empty() {
             // Nobody's prompts name keys on cards.
             state.hints = Vec::new();
+            state.places = Arc::default();
             return;
         }
+        let places = Arc::new(places(index));
+        state.places = Arc::clone(&places);
         state.hints = hints.to_vec();
         for there in state.readers.values() {
-            let hints = hints.to_vec();
+            let (hints, places) = (hints.to_vec(), Arc::clone(&places));
             there.worker.post(move |store| {
+                store.set_enrolled(places);
                 for (id, hint) in hints {
                     store.hint(&id, hint);
                 }
@@ -399,6 +406,26 @@ impl Inner {
     }
 }
 
+/// The index by cards.
+fn places(index: &Index) -> EnrolledKeys {
+    let mut places = EnrolledKeys::new();
+    for entry in index.values() {
+        for place in &entry.places {
+            // What was written here is read back; a slot that is none has no key.
+            let Ok(slot) = place.slot.parse() else {
+                continue;
+            };
+            places.entry(place.serial).or_default().push(Enrolled {
+                slot,
+                public: entry.public.clone(),
+                pin: PinPolicy::from_name(&place.pin_policy),
+                touch: TouchPolicy::from_name(&place.touch_policy),
+            });
+        }
+    }
+    places
+}
+
 /// What the watcher holds of the cards: nothing that keeps them alive.
 struct Told(Weak<Inner>);
 
@@ -415,7 +442,8 @@ impl Arrivals for Told {
             }
             inner.changed();
         });
-        let store = CardStore::new(reader, inner.settings.clone(), publish);
+        let mut store = CardStore::new(reader, inner.settings.clone(), publish);
+        store.set_enrolled(Arc::clone(&inner.lock().places));
         let worker = match Worker::start(store) {
             Ok(worker) => Arc::new(worker),
             Err(error) => {

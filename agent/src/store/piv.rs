@@ -15,8 +15,10 @@ pub mod attest;
 pub mod card;
 mod certificate;
 mod encode;
+mod enrolled;
 pub mod facts;
 mod fault;
+mod given;
 #[cfg_attr(not(feature = "piv"), path = "piv/hotplug_off.rs")]
 pub mod hotplug;
 mod keystore;
@@ -41,6 +43,7 @@ use signet_trust::KeyId;
 
 pub use self::{
     admin::{Made, NewOnCard, Recovery, SetUp},
+    enrolled::{Enrolled, EnrolledKeys},
     facts::{CardFacts, SlotFacts},
     fault::CardFault,
     sign::ToSign,
@@ -114,6 +117,10 @@ pub struct CardStore {
     good: Option<Good>,
     /// PINs that the card refused, each for the request that gave it.
     refused: Vec<(RequestId, Secret)>,
+    /// What the index knows of cards.
+    enrolled: Arc<EnrolledKeys>,
+    /// The card has proved that it has its key, as far as it has one that proves it.
+    proved: bool,
     /// `leave_verified`: the card knows the PIN.
     verified: bool,
     last_touch: Option<Instant>,
@@ -146,6 +153,8 @@ impl CardStore {
             held: Held::default(),
             good: None,
             refused: Vec::new(),
+            enrolled: Arc::default(),
+            proved: false,
             verified: false,
             last_touch: None,
             last_use: Instant::now(),
@@ -167,6 +176,7 @@ impl CardStore {
         };
         let mut found = None;
         self.card = None;
+        let enrolled = Arc::clone(&self.enrolled);
         let read = self.on_card(&mut |card| {
             match applet::select(card) {
                 Err(CardError::Status(_)) => {
@@ -175,7 +185,7 @@ impl CardStore {
                 }
                 done => done?,
             }
-            match facts::read(card) {
+            match facts::read(card, &enrolled) {
                 Ok(facts) => found = Some(Ok(facts)),
                 // Every YubiKey tells its version and serial number.
                 Err(CardError::Status(_) | CardError::Malformed(_)) => {
@@ -282,6 +292,7 @@ impl CardStore {
             Some(card) => card,
             None => {
                 self.selected = false;
+                self.proved = false;
                 self.verified = false;
                 self.card.insert(self.reader.connect()?)
             }
@@ -314,6 +325,7 @@ impl CardStore {
     fn let_go(&mut self) {
         self.card = None;
         self.selected = false;
+        self.proved = false;
         self.verified = false;
     }
 
@@ -332,7 +344,7 @@ impl CardStore {
                 applet::select(card)?;
                 same = applet::version(card)? == facts.version
                     && applet::serial(card, facts.version)? == facts.serial;
-                if let Some(known) = facts.slots.iter().find(|slot| slot.public.is_some()) {
+                if let Some(known) = facts.slots.iter().find(|slot| slot.tells()) {
                     let found = facts::read_slot(card, known.slot, facts.version)?;
                     same &= found.is_some_and(|found| found.public == known.public);
                 }

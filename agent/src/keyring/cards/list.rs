@@ -150,6 +150,13 @@ impl Keyring {
                 ));
             }
         }
+        for slot in facts.slots.iter().filter(|slot| slot.assumed) {
+            warnings.push(format!(
+                "slot {}: this firmware does not tell what key is in a slot without a certificate; \
+                 by the index it is the one shown, and a signature will tell",
+                slot.slot
+            ));
+        }
         match facts.pin_tries {
             Some(0) => warnings.push(format!(
                 "the PIN is blocked: `signet card pin {} --puk` sets a new one",

@@ -9,6 +9,7 @@ use super::{
     applet::{self, Retries},
     attest,
     card::{CardError, Exchange},
+    enrolled::EnrolledKeys,
     slot::{PinPolicy, Slot, TouchPolicy, Version},
     tlv,
 };
@@ -53,6 +54,9 @@ pub struct SlotFacts {
     pub generated: Option<bool>,
     /// Common name of its certificate.
     pub subject: Option<String>,
+    /// The card does not tell what key this is; it is the one that is enrolled as lying there, and
+    /// its first signature will tell.
+    pub assumed: bool,
     /// Why it cannot be used.
     pub problem: Option<String>,
 }
@@ -72,7 +76,10 @@ impl CardFacts {
 }
 
 /// Reads everything. The application is selected.
-pub(super) fn read(card: &mut dyn Exchange) -> Result<CardFacts, CardError> {
+pub(super) fn read(
+    card: &mut dyn Exchange,
+    enrolled: &EnrolledKeys,
+) -> Result<CardFacts, CardError> {
     let version = applet::version(card)?;
     let mut facts = CardFacts {
         serial: applet::serial(card, version)?,
@@ -84,6 +91,7 @@ pub(super) fn read(card: &mut dyn Exchange) -> Result<CardFacts, CardError> {
     }
     for slot in Slot::all() {
         match read_slot(card, slot, version) {
+            Ok(None) => facts.slots.extend(assume(&facts, slot, enrolled)),
             Ok(found) => facts.slots.extend(found),
             // What one slot answers must not hide the others; a card that is gone is gone.
             Err(error @ (CardError::Malformed(_) | CardError::Status(_))) => {
@@ -153,8 +161,14 @@ impl SlotFacts {
             touch: None,
             generated: None,
             subject: None,
+            assumed: false,
             problem: None,
         }
+    }
+
+    /// Whether the card itself says which key this is.
+    pub(super) fn tells(&self) -> bool {
+        self.public.is_some() && !self.assumed
     }
 
     /// Whether its signature may share one PIN and one transaction with others: it wants the PIN no
@@ -198,16 +212,45 @@ pub(super) fn read_slot(
     Ok(Some(facts))
 }
 
-/// Before firmware 5.3 a key is known by its certificate alone.
+/// Before firmware 5.3 a card does not tell of a key without a certificate that was put into it. One
+/// that is enrolled is taken to be there: every signature is verified before it is released.
+fn assume(facts: &CardFacts, slot: Slot, enrolled: &EnrolledKeys) -> Option<SlotFacts> {
+    if facts.version >= Version::METADATA {
+        return None;
+    }
+    let of_card = enrolled.get(&facts.serial)?;
+    let key = of_card.iter().find(|key| key.slot == slot)?;
+    let mut assumed = SlotFacts::empty(slot);
+    assumed.set_public(key.public.clone());
+    assumed.pin = key.pin;
+    assumed.touch = key.touch;
+    assumed.assumed = true;
+    Some(assumed)
+}
+
+/// Before firmware 5.3 a key is known by its certificate, or by the card's attestation that it was
+/// made there (firmware 4.3).
 fn read_by_certificate(
     card: &mut dyn Exchange,
     slot: Slot,
     version: Version,
 ) -> Result<Option<SlotFacts>, CardError> {
+    let (mut facts, mut attested) = (SlotFacts::empty(slot), None);
+    if version >= Version::ATTESTATION
+        && let Some(der) = lenient(attest::fetch(card, slot))?
+        && let Ok(statement) = attest::Statement::parse(&der)
+    {
+        facts.generated = Some(true);
+        facts.pin = statement.pin;
+        facts.touch = statement.touch;
+        attested = statement.public;
+    }
     let Some(object) = applet::get_data(card, slot.certificate())? else {
-        return Ok(None);
+        return Ok(attested.map(|public| {
+            facts.set_public(public);
+            facts
+        }));
     };
-    let mut facts = SlotFacts::empty(slot);
     let certificate = match certificate(&object) {
         Ok(certificate) => certificate,
         Err(why) => {
@@ -219,14 +262,6 @@ fn read_by_certificate(
     match public_key(&certificate) {
         Some(public) => facts.set_public(public),
         None => facts.problem = Some("its certificate holds no key that is supported".to_owned()),
-    }
-    if version >= Version::ATTESTATION
-        && let Some(der) = lenient(attest::fetch(card, slot))?
-        && let Ok(statement) = attest::Statement::parse(&der)
-    {
-        facts.generated = Some(true);
-        facts.pin = statement.pin;
-        facts.touch = statement.touch;
     }
     Ok(Some(facts))
 }

@@ -171,6 +171,19 @@ pub enum CardFault {
         /// The key.
         id: KeyId,
     },
+    /// It did not sign with the key that proves that it is the card.
+    #[error(
+        "slot {slot} of {card} did not prove that it holds key {id}, which is enrolled there; no PIN \
+         was sent to it"
+    )]
+    Unproved {
+        /// What it says it is.
+        card: CardName,
+        /// The slot.
+        slot: Slot,
+        /// The key.
+        id: KeyId,
+    },
     /// Wrong PIN or PUK.
     #[error("wrong {what} for {card}; {}", left(*.tries))]
     Wrong {
@@ -240,6 +253,7 @@ impl CardFault {
             Self::Status { .. } => (FAILED, "card.status"),
             Self::Empty { .. } => (FAILED, "card.empty_slot"),
             Self::TooLong { .. } => (FAILED, "card.too_long"),
+            Self::Unproved { .. } => (REFUSED, "card.unproved"),
             Self::Unverified { .. } => (FAILED, "card.unverified"),
             Self::System(_) => (FAILED, "card.system"),
         }
@@ -307,6 +321,10 @@ impl CardFault {
             Self::TooLong { .. } => {
                 "sign it with a P-256 key: of that, the card signs a digest".to_owned()
             }
+            Self::Unproved { card, id, .. } => format!(
+                "it may be another card made to look like {card}; if you put another key into that \
+                 slot yourself, `signet key remove {id}` takes the old one out of the index"
+            ),
             Self::Wrong { .. } => "give the right one".to_owned(),
             _ => return None,
         })

@@ -20,6 +20,9 @@ impl Slot {
     /// Digital signature.
     pub const SIGNATURE: Self = Self(0x9c);
 
+    /// Card authentication: its key is for programs that have no PIN.
+    pub const CARD_AUTHENTICATION: Self = Self(0x9e);
+
     /// All 24, in the order in which they are listed.
     pub fn all() -> impl Iterator<Item = Self> {
         [0x9a, 0x9c, 0x9d, 0x9e]

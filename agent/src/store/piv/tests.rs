@@ -1,5 +1,7 @@
 //! The store on a YubiKey in software, without PC/SC between them.
 
+mod enrolled;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock},

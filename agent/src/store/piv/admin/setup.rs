@@ -31,6 +31,7 @@ impl CardStore {
     ) -> Result<Recovery, StoreError> {
         self.may_be_busy(presence);
         let facts = CardFacts::clone(&*self.refresh()?);
+        self.ready_for_pin()?;
         let serial = facts.serial;
         let tells = facts.version >= Version::METADATA;
         // Older firmware does not tell: whoever sets it up gives what is on it now.
@@ -79,7 +80,7 @@ impl CardStore {
         let mut step = Step::Slot;
         let mut status = apdu::OK;
         let mut used = None;
-        self.ready()?;
+        self.ready_for_pin()?;
         let done = self.on_card(&mut |card| {
             let mut take = |card_status: u16, at: Step| {
                 (status, step) = (card_status, at);
@@ -148,7 +149,7 @@ impl CardStore {
     /// An interrupted run stored the key and did not say so.
     fn stored_unflagged(&mut self, facts: &CardFacts, pin: &Secret) -> Result<bool, CardFault> {
         let mut found = false;
-        self.ready()?;
+        self.ready_for_pin()?;
         let looked = self.on_card(&mut |card| {
             let status = applet::verify(card, pin.expose())?;
             if status != apdu::OK {
@@ -232,6 +233,7 @@ impl CardStore {
     ) -> Result<(), StoreError> {
         self.may_be_busy(presence);
         let facts = CardFacts::clone(&*self.refresh()?);
+        self.ready_for_pin()?;
         let serial = facts.serial;
         let (known, what, tries) = match with_puk {
             true => (SecretName::Puk(serial), "PUK", facts.puk_tries),
@@ -261,7 +263,7 @@ impl CardStore {
             }
             .into());
         }
-        self.ready()?;
+        self.ready_for_pin()?;
         let mut status = apdu::OK;
         let done = self.on_card(&mut |card| {
             status = match (reference, with_puk) {
