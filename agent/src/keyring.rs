@@ -14,15 +14,18 @@
 mod backup;
 mod base;
 mod cards;
+mod claims;
 pub(crate) mod checkpoint;
 mod collection;
 mod creation;
 pub(crate) mod fault;
 mod list;
 mod manage;
+mod migration;
 mod person;
 mod recorder;
 pub(crate) mod request;
+mod revive;
 mod sign;
 mod worker;
 
@@ -100,15 +103,16 @@ pub struct Keyring {
     recorder: Recorder,
     index: RwLock<Arc<Index>>,
     collections: Collections,
+    claims: claims::Claims,
     docker_dir: PathBuf,
     default_store: StoreName,
     hold: Duration,
-}
-
-impl Keyring {
     witnesses: Witnesses,
     /// The newest entry that a checkpoint was made of.
     checkpointed: AtomicU64,
+}
+
+impl Keyring {
     /// Opens the stores and the ledger of `home`, whose lock the caller holds.
     ///
     /// # Errors
@@ -116,9 +120,10 @@ impl Keyring {
     /// [`StoreError`], [`crate::ledger::LedgerError`].
     pub fn open(home: &Path, docker_dir: &Path, config: &Config) -> Result<Self, Fault> {
         crate::backup::journal::finish(home)?;
+        let mut file = FileStore::open(home)?.holding(config.unlock);
+        let mut docker = DockerStore::open(docker_dir).holding(config.unlock);
+        migration::resume(home, &mut file, &mut docker)?;
         let (recorder, index, known) = Recorder::start(home)?;
-        let file = FileStore::open(home)?.holding(config.unlock);
-        let docker = DockerStore::open(docker_dir).holding(config.unlock);
         let start = |error: std::io::Error| StoreError::Io {
             what: "start a thread for",
             path: home.to_owned(),
@@ -131,16 +136,17 @@ impl Keyring {
             recorder,
             index: RwLock::default(),
             collections: Collections::default(),
+            claims: claims::Claims::default(),
             docker_dir: docker_dir.to_owned(),
             default_store: config.default_store,
             hold: config.unlock,
+            witnesses: config.witnesses.clone(),
+            checkpointed: AtomicU64::new(0),
         };
         keyring.set_index(index);
         Ok(keyring)
     }
 
-            witnesses: config.witnesses.clone(),
-            checkpointed: AtomicU64::new(0),
     /// How long a secret is held, unless asked otherwise.
     #[must_use]
     pub fn hold(&self) -> Duration {
@@ -201,14 +207,14 @@ impl Keyring {
         self.recorder.run(move |ledger| ledger.append(&entry)).await
     }
 
-    /// Number and hash of the newest entry.
-    pub(crate) async fn log_head(&self) -> Result<(u64, [u8; 32]), Fault> {
-        self.recorder.run(|ledger| ledger.head()).await
-    }
-
     /// Who is told of checkpoints.
     pub(crate) fn witnesses(&self) -> &Witnesses {
         &self.witnesses
+    }
+
+    /// Number and hash of the newest entry.
+    pub(crate) async fn log_head(&self) -> Result<(u64, [u8; 32]), Fault> {
+        self.recorder.run(|ledger| ledger.head()).await
     }
 
     /// Entries from `from`, at most `count`.
@@ -220,12 +226,12 @@ impl Keyring {
 
     /// Forgets every held secret; whether there was one.
     pub(crate) async fn lock(&self) -> Result<bool, Fault> {
+        self.checkpoint_anyway().await;
         let held = self
             .file
             .run(|store| {
                 let held = !store.status().held.is_empty();
                 store.lock();
-        self.checkpoint_anyway().await;
                 held
             })
             .await?;
@@ -262,6 +268,7 @@ impl Keyring {
             caller: person.caller.describe(),
             grade: person.grade(),
             outcome: outcome.to_owned(),
+            facts: person.facts(""),
             ..NewEntry::default()
         })
         .await?;
@@ -269,7 +276,6 @@ impl Keyring {
         self.checkpoint_anyway().await;
         let until = until
             .duration_since(UNIX_EPOCH)
-            facts: person.facts(""),
             .unwrap_or_default()
             .as_secs();
         Ok(i64::try_from(until).unwrap_or(i64::MAX))

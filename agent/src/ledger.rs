@@ -27,13 +27,16 @@ use signet_trust::{
 use crate::store::{StoreError, atomic};
 
 pub(crate) mod checkpoint;
+mod claim;
 mod index;
 mod log;
+pub(crate) mod migration;
 mod place;
 pub(crate) mod restore;
 mod schema;
 mod state;
 
+pub use claim::Claim;
 pub use place::refuse_network;
 
 use state::{Cache, Known};
@@ -116,6 +119,8 @@ pub struct IndexEntry {
     pub used_opaque: bool,
     /// Where it lies on cards, if its store is `piv`.
     pub places: Vec<Place>,
+    /// The label came with an archive, and nobody here has confirmed it.
+    pub label_claimed: bool,
 }
 
 /// A slot of a card that holds an enrolled key.
@@ -180,13 +185,13 @@ pub struct NewEntry {
     pub rule: String,
     /// released refused failed published rejected unknown …
     pub outcome: String,
+    /// Who asked and how it was answered, as canonical JSON (members sorted, no white space); empty
+    /// if nobody did.
+    pub facts: String,
 }
 
 /// An entry of the log.
 #[derive(Clone, Debug)]
-    /// Who asked and how it was answered, as canonical JSON (members sorted, no white space); empty
-    /// if nobody did.
-    pub facts: String,
 pub struct Entry {
     /// From 1.
     pub number: u64,
@@ -201,8 +206,10 @@ pub struct Entry {
 pub struct Tombstone {
     /// Canonical ID.
     pub id: KeyId,
-    /// `removed`.
+    /// [`REMOVED`] or [`RETIRED`].
     pub reason: String,
+    /// In words; empty if there is no more to say.
+    pub detail: String,
     /// Its role.
     pub role: String,
     /// Its GUN, if it had one.
@@ -255,6 +262,11 @@ pub enum Write {
     /// What became of it.
     Report(Report),
 }
+
+/// Why a key went: the person removed it. Enrolling it again takes the tombstone away.
+pub const REMOVED: &str = "removed";
+/// Why a key went: it was moved to another host. Only a revival brings it back.
+pub const RETIRED: &str = "retired";
 
 /// The file's name in the home.
 pub const FILE_NAME: &str = "ledger.sqlite";
@@ -574,7 +586,7 @@ impl Ledger {
         self.writing(|writing| {
             index::forget_card(writing.db, serial)?;
             for id in lost {
-                index::remove(writing.db, id, entry.time)?;
+                index::bury(writing.db, id, REMOVED, "", entry.time)?;
             }
             writing.append(entry)
         })
@@ -587,9 +599,54 @@ impl Ledger {
     /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
     pub fn remove(&mut self, id: &KeyId, entry: &NewEntry) -> Result<u64, LedgerError> {
         self.writing(|writing| {
-            index::remove(writing.db, id, entry.time)?;
+            index::bury(writing.db, id, REMOVED, "", entry.time)?;
             writing.append(entry)
         })
+    }
+
+    /// Takes keys out of the index that were moved to another host, `to`, each with its log entry;
+    /// what is left of them keeps them from coming back unasked.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn retire(&mut self, keys: &[(KeyId, NewEntry)], to: &str) -> Result<(), LedgerError> {
+        self.writing(|writing| {
+            for (id, entry) in keys {
+                index::bury(writing.db, id, RETIRED, to, entry.time)?;
+                writing.append(entry)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lifts a key's tombstone, enrols the key if it is there again, and logs it.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::LabelTaken`], [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn revive(
+        &mut self,
+        id: &KeyId,
+        key: Option<&IndexEntry>,
+        entry: &NewEntry,
+    ) -> Result<u64, LedgerError> {
+        self.writing(|writing| {
+            index::unbury(writing.db, id)?;
+            if let Some(key) = key {
+                index::enrol(writing.db, key)?;
+            }
+            writing.append(entry)
+        })
+    }
+
+    /// What is left of every key that was here.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn all_tombstones(&self) -> Result<Vec<Tombstone>, LedgerError> {
+        self.reading(|ledger| index::tombstones(&ledger.db))
     }
 
     /// What is left of a key that was removed.

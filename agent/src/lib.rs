@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod key;
 pub mod keyring;
 pub mod ledger;
+pub mod migration;
 pub mod presence;
 pub mod service;
 pub mod store;

@@ -6,6 +6,7 @@
 mod backup;
 mod card;
 mod key;
+mod migrate;
 pub(crate) mod store;
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
@@ -19,6 +20,9 @@ pub(crate) use card::{
 };
 pub(crate) use key::{
     KeyArgs, KeyCommand, KeyExportArgs, KeyGenerateArgs, KeyImportArgs, KeyMoveArgs, OnCardArgs,
+};
+pub(crate) use migrate::{
+    MigrateArgs, MigrateCommand, MigrateFinishArgs, MigrateReceiveArgs, MigrateSendArgs,
 };
 pub(crate) use store::PinFd;
 use store::parse_store;
@@ -192,6 +196,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put keys back from a backup, or from a tarball of Docker's
     Restore(RestoreArgs),
+    /// Keys that move to another host, and leave nothing behind
+    Migrate(MigrateArgs),
     /// The daemon by hand
     Agent(AgentArgs),
     /// Print a completion script
@@ -203,8 +209,6 @@ pub(crate) enum Command {
     // Names of later releases: said so, rather than "unrecognized".
     #[command(hide = true)]
     Signer(Reserved),
-    #[command(hide = true)]
-    Migrate(Reserved),
     #[command(hide = true)]
     Policy(Reserved),
     #[command(hide = true)]

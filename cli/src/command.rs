@@ -11,6 +11,7 @@ pub(crate) mod keyring;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod migrate;
 pub(crate) mod plugin;
 pub(crate) mod push;
 pub(crate) mod repo;
@@ -46,11 +47,11 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Log(args) => log::run(args, ctx).await,
         Command::Backup(args) => backup::run(args, ctx).await,
         Command::Restore(args) => restore::run(args, ctx).await,
+        Command::Migrate(args) => migrate::run(args, ctx).await,
         Command::Agent(args) => agent::run(args, ctx).await,
         Command::Completions(args) => completions::run(&args, &ctx.ui),
         Command::Man(args) => man::run(&args, &ctx.ui),
         Command::Signer(_)
-        | Command::Migrate(_)
         | Command::Policy(_)
         | Command::Grant(_)
         | Command::Watch(_)
@@ -64,7 +65,6 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
 pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Signer(_) => "signer",
-        Command::Migrate(_) => "migrate",
         Command::Policy(_) => "policy",
         Command::Grant(_) => "grant",
         Command::Watch(_) => "watch",

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use signet_proto::archive::{self, Member, path as member};
 use signet_trust::{KeyId, KeyType, PublicKey};
 
-use super::state::Collection;
+use super::state::{Collection, Stone};
 use crate::{
-    ledger::{IndexEntry, Ledger, NewEntry, restore::Restored},
+    ledger::{IndexEntry, Ledger, NewEntry, migration::Record, restore::Restored},
     store::{
         StoreError,
         atomic::{self, Existing, Prepared},
@@ -62,6 +62,11 @@ struct Changes {
     summary: String,
     keys: Vec<Key>,
     state: Vec<Collection>,
+    revived: Vec<String>,
+    stones: Vec<Stone>,
+    source: String,
+    #[serde(default)]
+    migration: Option<Record>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,6 +80,7 @@ struct Key {
     enrolled_at: i64,
     certificates: Vec<String>,
     used_opaque: bool,
+    label_claimed: bool,
 }
 
 impl Journal {
@@ -183,6 +189,7 @@ impl Journal {
             enrolled_at: key.enrolled_at,
             certificates: key.certificates.iter().map(ToString::to_string).collect(),
             used_opaque: key.used_opaque,
+            label_claimed: key.label_claimed,
         };
         Changes {
             private: self.private.clone(),
@@ -193,6 +200,10 @@ impl Journal {
             summary: restored.entry.summary.clone(),
             keys: restored.keys.iter().map(key).collect(),
             state: restored.state.iter().map(Collection::new).collect(),
+            revived: restored.revived.iter().map(ToString::to_string).collect(),
+            stones: restored.stones.iter().map(Stone::new).collect(),
+            source: restored.source.clone(),
+            migration: restored.migration.clone(),
         }
     }
 
@@ -227,6 +238,10 @@ impl Journal {
             .iter()
             .map(|key| read_key(key, &entry))
             .collect::<Result<_, String>>()?;
+        let stones = changes.stones.iter();
+        let stones = stones.map(|stone| stone.read().map_err(|error| error.to_string()));
+        let revived = changes.revived.iter().map(|id| id.parse());
+        let revived: Result<Vec<KeyId>, _> = revived.collect();
         let state = changes.state.iter();
         let state = state.map(|state| state.read().map_err(|error| error.to_string()));
         Ok(Self {
@@ -236,6 +251,10 @@ impl Journal {
                 id: changes.id,
                 keys,
                 state: state.collect::<Result<_, String>>()?,
+                revived: revived.map_err(|error| error.to_string())?,
+                stones: stones.collect::<Result<_, String>>()?,
+                source: changes.source,
+                migration: changes.migration,
                 entry,
             },
         })
@@ -259,6 +278,7 @@ fn read_key(key: &Key, entry: &NewEntry) -> Result<(IndexEntry, NewEntry), Strin
         certificates: certificates.map_err(|error| error.to_string())?,
         used_opaque: key.used_opaque,
         places: Vec::new(),
+        label_claimed: key.label_claimed,
     };
     let entry = of_key(&indexed, entry);
     Ok((indexed, entry))

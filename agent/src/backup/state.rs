@@ -14,10 +14,16 @@ use signet_trust::{
     verify::Raw,
 };
 
+mod stone;
+
+pub(crate) use stone::Stone;
+
 /// Most collections in one archive.
 const MAX_COLLECTIONS: usize = 20_000;
 /// Most roles of one collection.
 const MAX_ROLES: usize = 1_000;
+/// Most tombstones in one archive.
+const MAX_STONES: usize = 20_000;
 /// Largest root: hundreds of keys.
 const MAX_ROOT: usize = 1 << 20;
 /// Highest version of a document.
@@ -33,6 +39,9 @@ pub(crate) struct BadState(String);
 #[serde(deny_unknown_fields)]
 pub(crate) struct Archived {
     pub(crate) collections: Vec<Collection>,
+    /// What is left of keys that were removed or moved away where the archive was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tombstones: Vec<Stone>,
 }
 
 /// One collection.
@@ -169,8 +178,14 @@ impl Archived {
         if archived.collections.len() > MAX_COLLECTIONS {
             return Err(BadState("it names too many collections".to_owned()));
         }
+        if archived.tombstones.len() > MAX_STONES {
+            return Err(BadState("it names too many keys that are gone".to_owned()));
+        }
         for collection in &archived.collections {
             collection.read()?;
+        }
+        for stone in &archived.tombstones {
+            stone.read()?;
         }
         Ok(archived)
     }
@@ -208,6 +223,13 @@ pub(crate) fn raised(here: &State, claimed: &State) -> State {
         role.published = role.published.max(claimed.published);
     }
     state
+}
+
+/// The highest version that is recorded of a role.
+pub(crate) fn highest(state: &RoleState) -> Option<u32> {
+    let seen = state.seen.map(|mark| mark.version);
+    let signed = state.signed.map(|(mark, _)| mark.version);
+    seen.max(signed).max(state.published)
 }
 
 /// Reads an archive's guard state; whether it is any. For fuzzing.
@@ -266,6 +288,7 @@ mod tests {
             };
             Archived {
                 collections: vec![Collection::new(&claimed)],
+                tombstones: Vec::new(),
             }
         };
         let read = Archived::parse(&of(7).to_json()).unwrap();

@@ -26,13 +26,17 @@ use signet_proto::{
 use signet_trust::{KeyId, payload::escape};
 use zeroize::Zeroizing;
 
-use self::members::{Candidate, Members, candidates, receive, send_member};
-use self::open::{Opener, Problem, of_key, proof, prove};
+use self::members::{Candidate, candidates};
+pub(in crate::keyring) use self::members::{Members, receive_one, send_member};
+use self::members::receive;
+pub(in crate::keyring) use self::open::proof;
+use self::open::{Opener, Problem, of_key, prove};
+pub(in crate::keyring) use self::restore::Taking;
 use super::{Fault, Keyring, Person, StoreName, list::Listed, person::Work};
 use crate::{
     backup::{
         RECOVER,
-        state::{Archived, Claimed, Collection},
+        state::{Archived, Claimed, Collection, Stone},
     },
     ledger::NewEntry,
     presence::stream::Stream,
@@ -49,11 +53,11 @@ const STEP: usize = 16;
 const MAX_NAME: usize = 200;
 
 /// What an archive is asked to hold.
-struct Include {
-    docker: bool,
-    file: bool,
-    cards: bool,
-    state: bool,
+pub(in crate::keyring) struct Include {
+    pub(in crate::keyring) docker: bool,
+    pub(in crate::keyring) file: bool,
+    pub(in crate::keyring) cards: bool,
+    pub(in crate::keyring) state: bool,
 }
 
 impl Include {
@@ -92,12 +96,17 @@ impl Keyring {
             What::Create(_) => "backup",
             What::Rehearse(_) => "rehearse",
             What::Restore(_) => "restore",
+            What::Migrate(_) => "migrate",
         };
         let done = match what {
             What::Create(create) => self.back_up(&create, &dir, person, stream).await,
             What::Rehearse(rehearse) => self.rehearse(&rehearse, &dir, person, stream).await,
             What::Restore(restore) => {
                 self.restore(&restore, &dir, &shared.home, person, stream)
+                    .await
+            }
+            What::Migrate(migrate) => {
+                self.migrate(&migrate, &dir, &shared.home, person, stream)
                     .await
             }
         };
@@ -200,7 +209,7 @@ impl Keyring {
     }
 
     /// Reads the key files and proves what opens.
-    async fn pack(
+    pub(in crate::keyring) async fn pack(
         &self,
         include: &Include,
         listed: &[Listed],
@@ -332,7 +341,7 @@ impl Keyring {
         Ok(person.with(&self.file, stream, false, work).await?.public)
     }
 
-    async fn pack_state(
+    pub(in crate::keyring) async fn pack_state(
         &self,
         manifest: &mut Manifest,
         members: &mut Members,
@@ -353,6 +362,8 @@ impl Keyring {
                         }));
                     }
                 }
+                let stones = ledger.all_tombstones()?;
+                archived.tombstones = stones.iter().map(Stone::new).collect();
                 Ok(archived)
             })
             .await?;
@@ -383,11 +394,12 @@ fn policy() -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
     }
 }
 
-fn archive_entry(kind: &'static str, person: &Person<'_>) -> NewEntry {
+pub(in crate::keyring) fn archive_entry(kind: &'static str, person: &Person<'_>) -> NewEntry {
     NewEntry {
         kind,
         time: now(),
         caller: person.caller.describe(),
+        facts: person.facts(""),
         grade: person.grade(),
         outcome: "done".to_owned(),
         ..NewEntry::default()
@@ -395,11 +407,10 @@ fn archive_entry(kind: &'static str, person: &Person<'_>) -> NewEntry {
 }
 
 /// A name from outside, cut and harmless.
-fn name(text: &str) -> String {
+pub(in crate::keyring) fn name(text: &str) -> String {
     let cut: String = text.chars().take(MAX_NAME).collect();
     escape(&cut)
 }
-        facts: person.facts(""),
 
 /// What is listed of a key, as the manifest has it.
 fn described(key: &Listed) -> manifest::Key {

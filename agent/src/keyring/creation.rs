@@ -243,6 +243,7 @@ impl Keyring {
             certificates: Vec::new(),
             used_opaque: false,
             places: vec![place(&card, &made)],
+            label_claimed: false,
         })
     }
 
@@ -312,8 +313,8 @@ impl Keyring {
                 payload: Some(Sha256::digest(&message).into()),
                 summary: summary.to_owned(),
                 caller: person.caller.describe(),
-                grade: person.grade(),
                 facts: person.facts(""),
+                grade: person.grade(),
                 rule,
                 outcome: "released".to_owned(),
                 ..NewEntry::default()

@@ -80,6 +80,9 @@ pub enum Fault {
     /// The request itself is broken.
     #[error("the request is malformed: {0}")]
     Malformed(String),
+    /// A step of a migration that does not fit.
+    #[error(transparent)]
+    Migration(crate::migration::Refusal),
     /// A yes or no is needed, and nobody may be asked.
     #[error("this needs a yes: {0}")]
     NeedsYes(String),
@@ -116,6 +119,14 @@ pub enum Fault {
         next: u32,
         /// Whether `--allow` helps.
         can_override: bool,
+    },
+    /// A key that was moved to another host.
+    #[error("key {id} was {why}: it is not used here")]
+    Retired {
+        /// The key.
+        id: KeyId,
+        /// `moved to newhost`
+        why: String,
     },
     /// A root key that a published collection lists.
     #[error("root key {id} is listed by {}", used_by.join(", "))]

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     daemon::caller::Caller,
-    ledger::IndexEntry,
+    ledger::{IndexEntry, RETIRED},
     store::{KeyStore as _, Listing, StoredKey, hold::Scope},
 };
 
@@ -29,6 +29,8 @@ enum State {
     Enrolled,
     Gone,
     New,
+    /// Found here, but it was moved to another host.
+    Retired,
 }
 
 /// A key as it is listed.
@@ -50,6 +52,8 @@ pub(super) struct Listed {
     used_opaque: bool,
     /// Where it lies, if on cards.
     cards: Vec<KeyOnCard>,
+    /// The label came with a backup, and nobody here has confirmed it.
+    label_claimed: bool,
 }
 
 impl Listed {
@@ -95,6 +99,7 @@ impl Listed {
             problem: stored.problem.or(problem),
             used_opaque: indexed.is_some_and(|entry| entry.used_opaque),
             cards: Vec::new(),
+            label_claimed: indexed.is_some_and(|entry| entry.label_claimed),
         }
     }
 
@@ -115,7 +120,7 @@ impl Listed {
     }
 
     pub(super) fn is_enrolled(&self) -> bool {
-        self.state != State::New
+        !matches!(self.state, State::New | State::Retired)
     }
 
     pub(super) fn is_root(&self) -> bool {
@@ -130,10 +135,10 @@ impl Listed {
             (None, _) => "the key".to_owned(),
         };
         let id = self.id.to_string();
-        let label = if self.label.is_empty() {
-            String::new()
-        } else {
-            format!(" {:?}", self.label)
+        let label = match (self.label.as_str(), self.label_claimed) {
+            ("", _) => String::new(),
+            (label, false) => format!(" {label:?}"),
+            (label, true) => format!(" {label:?} (as a backup calls it)"),
         };
         format!(
             "{what}{label} ({}, store {})",
@@ -160,6 +165,7 @@ impl Listed {
                 State::Enrolled => "enrolled",
                 State::Gone => "gone",
                 State::New => "new",
+                State::Retired => "retired",
             }
             .to_owned(),
             enrolled_at: self.enrolled_at,
@@ -170,7 +176,16 @@ impl Listed {
             used_opaque: self.used_opaque,
             used_by: self.used_by.clone(),
             cards: self.cards.clone(),
+            label_claimed: self.label_claimed,
         }
+    }
+
+    /// Marks a key that was moved to another host: it signs nothing here.
+    fn retire(&mut self, why: &str) {
+        self.state = State::Retired;
+        self.problem = Some(format!(
+            "it was {why} and signs nothing here; `signet key revive` lets it come back"
+        ));
     }
 }
 
@@ -229,6 +244,7 @@ impl Keyring {
                 .filter(|entry| !here.contains(&entry.id))
                 .map(Listed::gone),
         );
+        self.mark_retired(&mut keys).await?;
         let used = self.listed_by().await?;
         for key in &mut keys {
             key.used_by = used.get(&key.id).cloned().unwrap_or_default();
@@ -247,6 +263,28 @@ impl Keyring {
             order(a).cmp(&order(b))
         });
         Ok((keys, problems))
+    }
+
+    /// Marks those that were moved to another host and are here again.
+    async fn mark_retired(&self, keys: &mut [Listed]) -> Result<(), Fault> {
+        let new: Vec<KeyId> = keys
+            .iter()
+            .filter(|key| key.state == State::New)
+            .map(|key| key.id)
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let stones = self
+            .recorder
+            .run(move |ledger| ledger.tombstones(&new))
+            .await?;
+        for stone in stones.iter().filter(|stone| stone.reason == RETIRED) {
+            for key in keys.iter_mut().filter(|key| key.id == stone.id) {
+                key.retire(&stone.why());
+            }
+        }
+        Ok(())
     }
 
     /// Keys of every store, on the wire.
@@ -369,6 +407,7 @@ impl Keyring {
             ));
         }
         warnings.extend(self.unrehearsed(&keys).await?);
+        warnings.extend(self.migration_warnings().await?);
         warnings.extend(problems);
         warnings.extend(keys.iter().filter_map(|key| {
             let problem = key.problem.as_ref()?;
@@ -469,21 +508,33 @@ fn candidates<'a>(keys: &'a [Listed], name: &str) -> Vec<&'a Listed> {
     if !labelled.is_empty() {
         return labelled;
     }
-    if name == "root" {
-        return keys.iter().filter(|key| key.is_root()).collect();
-    }
-    if let Some((role, gun)) = name.split_once('@') {
-        return keys
-            .iter()
-            .filter(|key| key.role.as_deref() == Some(role) && key.gun.as_deref() == Some(gun))
+    let fits = |key: &&Listed| {
+        let ids: Vec<KeyId> = std::iter::once(key.id)
+            .chain(key.certificates.iter().copied())
             .collect();
+        named(name, &ids, "", key.role.as_deref(), key.gun.as_deref())
+    };
+    keys.iter().filter(fits).collect()
+}
+
+/// Whether a key answers to a name: a label, `root`, `role@GUN`, or (the beginning of) an ID.
+pub(super) fn named(
+    name: &str,
+    ids: &[KeyId],
+    label: &str,
+    role: Option<&str>,
+    gun: Option<&str>,
+) -> bool {
+    if !label.is_empty() && label == name {
+        return true;
+    }
+    if name == "root" {
+        return role == Some("root");
+    }
+    if let Some((of, wanted)) = name.split_once('@') {
+        return role == Some(of) && gun == Some(wanted);
     }
     let digits = name.len() >= MIN_PREFIX && name.bytes().all(|b| b.is_ascii_hexdigit());
     let prefix = name.to_ascii_lowercase();
-    keys.iter()
-        .filter(|key| {
-            let mut ids = std::iter::once(&key.id).chain(&key.certificates);
-            digits && ids.any(|id| id.to_string().starts_with(&prefix))
-        })
-        .collect()
+    digits && ids.iter().any(|id| id.to_string().starts_with(&prefix))
 }

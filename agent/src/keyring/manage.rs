@@ -136,6 +136,7 @@ impl Keyring {
             Change::KeyPassphrase(_) | Change::KeyringPassphrase(_) => "passphrase",
             Change::KeyringRotate(_) => "rotate",
             Change::Move(_) => "move",
+            Change::Revive(_) => "revive",
         };
         let done = match change {
             Change::Generate(generate) => self.generate_key(generate, &dir, person, stream).await,
@@ -152,6 +153,7 @@ impl Keyring {
                     .await
             }
             Change::Move(change) => self.move_key(change, &dir, person, stream).await,
+            Change::Revive(revive) => self.revive_key(&revive, &dir, person, stream).await,
             Change::KeyringRotate(rotate) => self.rotate_keyring(rotate.root, person, stream).await,
         };
         if let Err(fault) = &done
@@ -174,9 +176,9 @@ impl Keyring {
             caller: person.caller.describe(),
             grade: person.grade(),
             outcome: "done".to_owned(),
+            facts: person.facts(""),
             ..NewEntry::default()
         }
-            facts: person.facts(""),
     }
 
     pub(super) fn entry_of(
@@ -377,6 +379,8 @@ impl Keyring {
             &mut entry.label,
             self.free_label(&label.label, Some(key.id))?,
         );
+        // Whoever gives a label that a backup brought confirms it.
+        entry.label_claimed = false;
         let log = NewEntry {
             summary: format!("label {:?} → {:?}", before, entry.label),
             ..self.entry_of("label", &entry, person)
@@ -702,6 +706,7 @@ fn indexed(
         certificates: Vec::new(),
         used_opaque: false,
         places: Vec::new(),
+        label_claimed: false,
     })
 }
 

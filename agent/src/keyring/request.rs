@@ -280,6 +280,8 @@ impl Request<'_> {
                     base::observe(gun, base, &mut turn, &self.keyring.recorder).await?;
                 }
                 if let Refusal::StaleBase { reason, next } = refusal {
+                    let of = (gun, open.base.as_ref());
+                    let reason = self.keyring.why_stale(of.0, of.1, &history, reason).await?;
                     self.open = None;
                     let stale = sign_event::Event::StaleBase(StaleBase { reason, next });
                     return stream.send(event(stale)).await;
@@ -287,6 +289,9 @@ impl Request<'_> {
                 return Err(refused(gun, refusal, open.head.refetched));
             }
         };
+        if let Some(base) = &open.base {
+            self.keyring.bear_out(gun, base).await?;
+        }
         if self.person.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }
@@ -411,12 +416,12 @@ impl Request<'_> {
                 _ => String::new(),
             },
             outcome: word(fault).to_owned(),
+            facts: self.person.facts(""),
             ..NewEntry::default()
         };
         if let Err(error) = self.keyring.log(entry).await {
             tracing::error!(%error, "a failure could not be logged");
         }
-            facts: self.person.facts(""),
     }
 }
 

@@ -149,6 +149,9 @@ impl Keyring {
                     .locate(&canonical, order.docker_dir)
                     .await?
                     .ok_or_else(|| no_key(&item.role, order.gun, canonical))?;
+                if !enrolled {
+                    self.refuse_retired(canonical).await?;
+                }
                 if !enrolled
                     && !order
                         .base
@@ -487,6 +490,7 @@ mod tests {
             certificates: Vec::new(),
             used_opaque: false,
             places: Vec::new(),
+            label_claimed: false,
         };
         let stored = key("targets", Some("reg/a"));
         let result = check_authority(

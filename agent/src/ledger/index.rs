@@ -3,16 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use signet_trust::{KeyId, KeyType, PublicKey};
 
-use super::{IndexEntry, KnownCard, LedgerError, Place, Tombstone};
-
-/// Why a key went, as far as this version writes it.
-const REMOVED: &str = "removed";
+use super::{IndexEntry, KnownCard, LedgerError, Place, REMOVED, Tombstone};
 
 /// All enrolled keys, by ID.
 pub(super) fn list(db: &Connection) -> Result<Vec<IndexEntry>, LedgerError> {
     let mut select = db.prepare_cached(
         "SELECT id, role, gun, label, store, key_type, public, enrolled_at, certificates,
-                used_opaque
+                used_opaque, label_claimed
          FROM \"index\" ORDER BY id",
     )?;
     let mut rows = select.query([])?;
@@ -93,6 +90,7 @@ fn read(row: &Row<'_>) -> Result<IndexEntry, LedgerError> {
             .collect(),
         used_opaque: row.get(9)?,
         places: Vec::new(),
+        label_claimed: row.get(10)?,
     })
 }
 
@@ -125,11 +123,11 @@ pub(super) fn enrol(db: &Connection, key: &IndexEntry) -> Result<(), LedgerError
     let certificates: Vec<u8> = key.certificates.iter().flat_map(|id| id.0).collect();
     db.prepare_cached(
         "INSERT INTO \"index\" (id, role, gun, label, store, key_type, public, enrolled_at,
-                                certificates, used_opaque)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                                certificates, used_opaque, label_claimed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (id) DO UPDATE SET
              role = ?2, gun = ?3, label = ?4, store = ?5, key_type = ?6, public = ?7,
-             enrolled_at = ?8, certificates = ?9, used_opaque = ?10",
+             enrolled_at = ?8, certificates = ?9, used_opaque = ?10, label_claimed = ?11",
     )?
     .execute(params![
         &key.id.0[..],
@@ -142,6 +140,7 @@ pub(super) fn enrol(db: &Connection, key: &IndexEntry) -> Result<(), LedgerError
         key.enrolled_at,
         certificates,
         key.used_opaque,
+        key.label_claimed,
     ])?;
     db.prepare_cached("DELETE FROM place WHERE key = ?1")?
         .execute([&key.id.0[..]])?;
@@ -170,14 +169,20 @@ pub(super) fn enrol(db: &Connection, key: &IndexEntry) -> Result<(), LedgerError
 }
 
 /// Moves a key from the index to the tombstones; one that is not in the index is left alone.
-pub(super) fn remove(db: &Connection, id: &KeyId, time: i64) -> rusqlite::Result<()> {
+pub(super) fn bury(
+    db: &Connection,
+    id: &KeyId,
+    reason: &str,
+    detail: &str,
+    time: i64,
+) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO tombstone (id, reason, role, gun, label, store, key_type, public,
-                                           time)
-         SELECT id, ?2, role, gun, label, store, key_type, public, ?3 FROM \"index\"
+                                           time, detail)
+         SELECT id, ?2, role, gun, label, store, key_type, public, ?3, ?4 FROM \"index\"
          WHERE id = ?1",
     )?
-    .execute(params![&id.0[..], REMOVED, time])?;
+    .execute(params![&id.0[..], reason, time, detail])?;
     db.prepare_cached("DELETE FROM \"index\" WHERE id = ?1")?
         .execute([&id.0[..]])?;
     db.prepare_cached("DELETE FROM place WHERE key = ?1")?
@@ -185,24 +190,71 @@ pub(super) fn remove(db: &Connection, id: &KeyId, time: i64) -> rusqlite::Result
     Ok(())
 }
 
+/// Takes a tombstone away.
+pub(super) fn unbury(db: &Connection, id: &KeyId) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM tombstone WHERE id = ?1")?
+        .execute([&id.0[..]])?;
+    Ok(())
+}
+
+/// Records what is left of a key elsewhere; one that is recorded already, or enrolled, stays.
+pub(super) fn claim_tombstone(db: &Connection, stone: &Tombstone) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO tombstone (id, reason, role, gun, label, store, key_type, public,
+                                          time, detail)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+         WHERE NOT EXISTS (SELECT 1 FROM \"index\" WHERE id = ?1)",
+    )?
+    .execute(params![
+        &stone.id.0[..],
+        stone.reason,
+        stone.role,
+        stone.gun,
+        stone.label,
+        stone.store,
+        stone.public.key_type().as_str(),
+        stone.public.public(),
+        stone.time,
+        stone.detail,
+    ])?;
+    Ok(())
+}
+
 /// What is left of a key that was here.
 pub(super) fn tombstone(db: &Connection, id: &KeyId) -> Result<Option<Tombstone>, LedgerError> {
     let mut select = db.prepare_cached(
-        "SELECT reason, role, gun, label, store, key_type, public, time FROM tombstone
-         WHERE id = ?1",
+        "SELECT id, reason, role, gun, label, store, key_type, public, time, detail
+         FROM tombstone WHERE id = ?1",
     )?;
     let mut rows = select.query([&id.0[..]])?;
-    let Some(row) = rows.next()? else {
-        return Ok(None);
-    };
-    Ok(Some(Tombstone {
-        id: *id,
-        reason: row.get(0)?,
-        role: row.get(1)?,
-        gun: row.get(2)?,
-        label: row.get(3)?,
-        store: row.get(4)?,
-        public: public(*id, &row.get::<_, String>(5)?, row.get(6)?)?,
-        time: row.get(7)?,
-    }))
+    rows.next()?.map(stone).transpose()
+}
+
+/// What is left of every key that was here, in the order of their IDs.
+pub(super) fn tombstones(db: &Connection) -> Result<Vec<Tombstone>, LedgerError> {
+    let mut select = db.prepare_cached(
+        "SELECT id, reason, role, gun, label, store, key_type, public, time, detail
+         FROM tombstone ORDER BY id",
+    )?;
+    let mut rows = select.query([])?;
+    let mut stones = Vec::new();
+    while let Some(row) = rows.next()? {
+        stones.push(stone(row)?);
+    }
+    Ok(stones)
+}
+
+fn stone(row: &Row<'_>) -> Result<Tombstone, LedgerError> {
+    let id = KeyId(row.get(0)?);
+    Ok(Tombstone {
+        id,
+        reason: row.get(1)?,
+        role: row.get(2)?,
+        gun: row.get(3)?,
+        label: row.get(4)?,
+        store: row.get(5)?,
+        public: public(id, &row.get::<_, String>(6)?, row.get(7)?)?,
+        time: row.get(8)?,
+        detail: row.get(9)?,
+    })
 }

@@ -1,10 +1,14 @@
 //! What a restore changes in the ledger, in one transaction, and which keys were rehearsed when.
 
 use rusqlite::{OptionalExtension as _, params};
-use signet_trust::KeyId;
+use signet_trust::{KeyId, RoleName, guard::State};
 
-use super::{IndexEntry, Ledger, LedgerError, NewEntry, Tombstone, index, state};
-use crate::backup::state::{Claimed, raised};
+use super::{
+    Claim, IndexEntry, Ledger, LedgerError, NewEntry, Tombstone, claim, index,
+    migration::{self, Record},
+    state,
+};
+use crate::backup::state::{Claimed, highest, raised};
 
 /// `meta`: the restore that was recorded last.
 const RESTORED: &str = "restored";
@@ -20,6 +24,14 @@ pub(crate) struct Restored {
     pub(crate) keys: Vec<(IndexEntry, NewEntry)>,
     /// Guard state that rises to what the archive claims.
     pub(crate) state: Vec<Claimed>,
+    /// A move that brought the keys: how far it is then.
+    pub(crate) migration: Option<Record>,
+    /// Keys among them whose tombstones are lifted.
+    pub(crate) revived: Vec<KeyId>,
+    /// Tombstones of the archive that are recorded here.
+    pub(crate) stones: Vec<Tombstone>,
+    /// The archive, in words, for what only it claims.
+    pub(crate) source: String,
     /// For the log, after the keys.
     pub(crate) entry: NewEntry,
 }
@@ -40,17 +52,29 @@ impl Ledger {
             if before.as_deref() == Some(restored.id.as_bytes()) {
                 return Ok(writing.head.0);
             }
+            for id in &restored.revived {
+                index::unbury(writing.db, id)?;
+            }
             for (key, entry) in &restored.keys {
                 let mut key = key.clone();
                 match index::enrol(writing.db, &key) {
                     // A label that somebody here has taken meanwhile stays his.
                     Err(LedgerError::LabelTaken { .. }) => {
                         key.label.clear();
+                        key.label_claimed = false;
                         index::enrol(writing.db, &key)?;
                     }
                     enrolled => enrolled?,
                 }
                 writing.append(entry)?;
+                if let Some(moved) = &restored.migration {
+                    // What is taken in by a move was opened, and its proof is released with it.
+                    writing.append(&NewEntry {
+                        kind: "prove",
+                        summary: format!("possession proof for migration {}", moved.id),
+                        ..entry.clone()
+                    })?;
+                }
             }
             for claimed in &restored.state {
                 let (gun, lineage) = (&claimed.gun, claimed.lineage);
@@ -58,9 +82,25 @@ impl Ledger {
                 let here = known.history.collections.get(&lineage);
                 // The root that is recorded here was verified; the archive's is only claimed.
                 let root = claimed.root.as_deref().filter(|_| here.is_none());
-                let state = raised(&here.cloned().unwrap_or_default(), &claimed.state);
+                let before = here.cloned().unwrap_or_default();
+                let state = raised(&before, &claimed.state);
+                for (role, version) in rises(&before, &state) {
+                    let claim = Claim {
+                        lineage,
+                        role,
+                        version,
+                        source: restored.source.clone(),
+                    };
+                    claim::record(writing.db, gun, &claim)?;
+                }
                 state::write(writing.db, &mut known, gun, lineage, root, &state)?;
                 writing.changed.insert(gun.clone(), known);
+            }
+            if let Some(record) = &restored.migration {
+                migration::write(writing.db, record)?;
+            }
+            for stone in &restored.stones {
+                index::claim_tombstone(writing.db, stone)?;
             }
             writing
                 .db
@@ -125,4 +165,22 @@ impl Ledger {
         let found = keys.iter().map(|id| self.tombstone(id));
         found.filter_map(Result::transpose).collect()
     }
+}
+
+/// Roles whose highest version rises, and to which one.
+fn rises(before: &State, after: &State) -> Vec<(String, u32)> {
+    let of = |state: &State, role: &RoleName| state.roles.get(role).and_then(highest);
+    let mut rises: Vec<(String, u32)> = after
+        .roles
+        .keys()
+        .filter_map(|role| {
+            let version = of(after, role)?;
+            (of(before, role) < Some(version)).then(|| (role.to_string(), version))
+        })
+        .collect();
+    if before.timestamp < after.timestamp {
+        let timestamp = RoleName::Timestamp.to_string();
+        rises.extend(after.timestamp.map(|version| (timestamp, version)));
+    }
+    rises
 }

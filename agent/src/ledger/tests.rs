@@ -442,6 +442,7 @@ fn key(label: &str) -> IndexEntry {
         certificates: vec![KeyId([8; 32]), KeyId([9; 32])],
         used_opaque: true,
         places: Vec::new(),
+        label_claimed: false,
     }
 }
 

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use crate::{
     keyring::{Fault, fault::chain},
     ledger::LedgerError,
+    migration::Refusal,
     presence::NoSecret,
     store::StoreError,
 };
@@ -101,6 +102,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::KeyRole { .. } => (exit::REFUSED, "key_role"),
         Fault::Ledger(error) => (exit::FAILED, ledger(error)),
         Fault::Malformed(_) => (exit::FAILED, "malformed"),
+        Fault::Migration(refusal) => migration(refusal),
         Fault::NeedsYes(_) => (exit::LOCKED, "needs_yes"),
         Fault::NobodyAnswered => (exit::LOCKED, "nobody_answered"),
         Fault::NoKeyHere { .. } => (exit::FAILED, "no_key"),
@@ -123,6 +125,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
                 Rule::Threshold => "guard.threshold",
             },
         ),
+        Fault::Retired { .. } => (exit::REFUSED, "retired"),
         Fault::RootInUse { .. } => (exit::REFUSED, "root_in_use"),
         Fault::Slow => (exit::FAILED, "slow"),
         Fault::Stopping => (exit::NO_AGENT, "stopping"),
@@ -131,6 +134,18 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::UnknownKey(_) => (exit::USAGE, "unknown_key"),
         Fault::Usage(_) => (exit::USAGE, "usage"),
         Fault::WrongUser(_) => (exit::NO_AGENT, "wrong_user"),
+    }
+}
+
+fn migration(refusal: &Refusal) -> (u32, &'static str) {
+    match refusal {
+        Refusal::Forged(_) => (exit::NO_TRUST, "migration.forged"),
+        Refusal::NotSealed => (exit::NO_TRUST, "migration.forged"),
+        Refusal::Cancelled(_) => (exit::FAILED, "migration.cancelled"),
+        Refusal::Finished(_) => (exit::FAILED, "migration.finished"),
+        Refusal::Message(_) => (exit::FAILED, "migration.message"),
+        Refusal::TooEarly(_) => (exit::FAILED, "migration.too_early"),
+        _ => (exit::FAILED, "migration.other"),
     }
 }
 
@@ -174,6 +189,7 @@ fn fix(fault: &Fault) -> Option<String> {
             "nothing was signed; look for a full disk or lost permissions in the home".to_owned()
         }
         Fault::NeedsYes(_) => "add --yes, or run it without --no-input".to_owned(),
+        Fault::Migration(refusal) => return migration_fix(refusal).map(str::to_owned),
         Fault::NoKeyHere { .. } => {
             "import one of them with `signet key import`, or sign where they are".to_owned()
         }
@@ -197,6 +213,9 @@ fn fix(fault: &Fault) -> Option<String> {
         } => {
             format!("if that is what you want, repeat it with --allow {rule}")
         }
+        Fault::Retired { id, .. } => {
+            format!("sign where it is now; `signet key revive {id}` lets it come back")
+        }
         Fault::RootInUse { .. } => "confirm with --yes if you have a copy of it".to_owned(),
         Fault::Stopping => "repeat the command".to_owned(),
         Fault::Store(error) => return error.fix(),
@@ -205,6 +224,26 @@ fn fix(fault: &Fault) -> Option<String> {
         }
         Fault::UnknownKey(_) => "`signet key list` shows the keys and their names".to_owned(),
         _ => return None,
+    })
+}
+
+fn migration_fix(refusal: &Refusal) -> Option<&'static str> {
+    Some(match refusal {
+        Refusal::Cancelled(_) | Refusal::Finished(_) | Refusal::SecondPackage(_) => {
+            "begin a new one: `signet migrate receive` on the new host"
+        }
+        Refusal::Forged(_) | Refusal::OtherPackage(_) | Refusal::OtherKey(_) => {
+            "nothing was retired; have the new host issue its receipt again with `signet migrate \
+             receive --receipt ID`"
+        }
+        Refusal::NotSealed => {
+            "nothing was changed; `signet migrate finish RECEIPT` on the old host writes the note \
+             again"
+        }
+        Refusal::Message(_) | Refusal::Other { .. } => {
+            "nothing was changed; `signet migrate status` says what is awaited here"
+        }
+        Refusal::TooEarly(_) => "take in its package first: `signet migrate receive FILE`",
     })
 }
 

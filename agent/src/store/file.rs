@@ -160,6 +160,15 @@ impl FileStore {
         Ok(held.grants.set(now, scope, time))
     }
 
+    /// Opens a keyring, as a person confirms something with its passphrase.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeyStore::sign`].
+    pub fn confirm(&mut self, ring: Ring, presence: &mut dyn Presence) -> Result<(), StoreError> {
+        self.keyring(ring, presence).map(drop)
+    }
+
     /// What is held and known of the keyrings.
     #[must_use]
     pub fn status(&self) -> KeyringStatus {

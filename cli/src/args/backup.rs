@@ -94,6 +94,10 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) only: Vec<String>,
 
+    /// Bring back keys, too, that were removed here or moved to another host
+    #[arg(long)]
+    pub(crate) revive: bool,
+
     /// Put the keys into this store instead of the one they came from: file or docker
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
-use super::{Reserved, store::parse_store};
+use super::store::parse_store;
 
 /// `signet key`
 #[derive(Args, Debug)]
@@ -36,8 +36,8 @@ pub(crate) enum KeyCommand {
     Passphrase(KeyNameArgs),
     /// Take a key to one or several YubiKeys, or to another store; the source goes last
     Move(KeyMoveArgs),
-    #[command(hide = true)]
-    Revive(Reserved),
+    /// Let a key come back that was removed here or moved to another host
+    Revive(KeyNameArgs),
 }
 
 /// A key by its name.

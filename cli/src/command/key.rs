@@ -9,7 +9,8 @@ mod show;
 mod transfer;
 
 use signet_proto::v1::{
-    ChangeKeyPassphrase, GenerateKey, KeyDone, KeyInfo, LabelKey, RemoveKey, key_change::Change,
+    ChangeKeyPassphrase, GenerateKey, KeyDone, KeyInfo, LabelKey, RemoveKey, ReviveKey,
+    key_change::Change,
 };
 
 pub(crate) use show::{places, problems, table, to_json, versioned};
@@ -59,8 +60,16 @@ pub(crate) async fn run(args: KeyArgs, ctx: &mut Context) -> Result<(), Failure>
             Ok(())
         }
         KeyCommand::Move(args) => transfer::run(args, ctx).await,
-        KeyCommand::Revive(_) => {
-            unreachable!("reserved names are refused before a command runs")
+        KeyCommand::Revive(args) => {
+            let key = key_of(change(ctx, Change::Revive(ReviveKey { key: args.key }), &[]).await?);
+            report(ctx, &key, "revived");
+            if key.state == "gone" && !ctx.ui.is_json() {
+                ctx.ui.say(
+                    "its file is not here: `signet restore` from a backup or `signet key import` \
+                     brings it back",
+                );
+            }
+            Ok(())
         }
     }
 }

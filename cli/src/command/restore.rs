@@ -2,10 +2,10 @@
 
 use std::{fs, io::Write as _, path::Path};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use signet_proto::{
     archive::{Member, path},
-    v1::{ArchivedKey, RestoreBackup, backup_start::What},
+    v1::{ArchivedKey, ArchivedTombstone, RestoreBackup, backup_start::What},
 };
 
 use super::backup::{
@@ -17,7 +17,7 @@ use crate::{
     agent::archive::archive,
     args::RestoreArgs,
     failure::{Failure, Missing, exit},
-    ui::text::escape,
+    ui::text::{escape, rfc3339},
 };
 
 /// Restores keys.
@@ -54,6 +54,7 @@ pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Fail
         dry_run: args.dry_run,
         only: args.only.clone(),
         store: args.store.clone().unwrap_or_default(),
+        revive: args.revive,
     };
     let done = archive(ctx, What::Restore(restore), Some(members))
         .await?
@@ -77,14 +78,16 @@ pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Fail
                 })
             })
             .collect();
+        let tombstones: Vec<_> = done.tombstones.iter().map(tombstone_json).collect();
         let mut object = json!({
             "v": 1,
             "file": file,
+            "tombstones": tombstones,
             "dry_run": args.dry_run,
             "changed": done.changed,
             "keys": done.keys.iter().map(key_json).collect::<Vec<_>>(),
             "state": state,
-            "settings": settings,
+            "settings": settings.as_ref().map(|(path, _)| path),
             "log_entry": (done.log_entry > 0).then_some(done.log_entry),
         });
         if !wrong.is_empty() {
@@ -103,11 +106,18 @@ pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Fail
                 state.archived
             ));
         }
-        if let Some(settings) = &settings {
+        for stone in done.tombstones.iter().filter(|s| s.action == "recorded") {
+            ctx.ui
+                .data(format_args!("{}: stays away", tombstone(stone)));
+        }
+        if let Some((path, difference)) = &settings {
             ctx.ui.warn(format_args!(
-                "the backup has other settings than agent.toml; they are in {settings} and not in \
-                 force: compare the two with diff"
+                "the backup has other settings than agent.toml; they are in {path} and not in \
+                 force. What would change:"
             ));
+            for line in difference {
+                ctx.ui.say(format_args!("  {}", escape(line)));
+            }
         }
     }
     finish(file, &done.keys, done.changed, wrong)
@@ -122,12 +132,37 @@ fn line(key: &ArchivedKey, dry_run: bool) -> String {
         ("enrol", false) => format!("was in the store {}; enrolled", key.target),
         ("same", _) => "is here already".to_owned(),
         ("conflict", _) => "is here as something else; left out".to_owned(),
+        ("tombstoned", _) => "tombstoned".to_owned(),
         _ => "left out".to_owned(),
     };
     match key.problem.as_str() {
         "" => format!("{name}: {said}"),
         problem => format!("{name}: {said}: {}", escape(problem)),
     }
+}
+
+/// A key that is gone where the backup was made, in words.
+fn tombstone(stone: &ArchivedTombstone) -> String {
+    let name = named(&stone.role, &stone.gun, &stone.label, &stone.key_id);
+    match (stone.reason.as_str(), stone.detail.as_str()) {
+        ("retired", "") => format!("{name}: was moved to another host, as the backup says"),
+        ("retired", to) => format!("{name}: was moved to {}, as the backup says", escape(to)),
+        (reason, _) => format!("{name}: was {}, as the backup says", escape(reason)),
+    }
+}
+
+fn tombstone_json(stone: &ArchivedTombstone) -> Value {
+    let or_null = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": stone.key_id,
+        "role": or_null(&stone.role),
+        "gun": or_null(&stone.gun),
+        "label": or_null(&stone.label),
+        "reason": stone.reason,
+        "detail": or_null(&stone.detail),
+        "time": rfc3339(stone.time),
+        "action": stone.action,
+    })
 }
 
 fn finish(
@@ -160,9 +195,9 @@ fn finish(
 
 /// Settings are never merged: those of the archive are written beside the ones in force, where
 /// they differ.
-fn put_beside(policy: &Member, config: &Path) -> Result<Option<String>, Failure> {
-    let current = config.join("agent.toml");
-    if fs::read(&current).is_ok_and(|current| current == policy.data) {
+fn put_beside(policy: &Member, config: &Path) -> Result<Option<(String, Vec<String>)>, Failure> {
+    let current = fs::read(config.join("agent.toml")).unwrap_or_default();
+    if current == policy.data {
         return Ok(None);
     }
     let beside = config.join("agent.toml.restored");
@@ -172,5 +207,37 @@ fn put_beside(policy: &Member, config: &Path) -> Result<Option<String>, Failure>
     temp.write_all(&policy.data).map_err(failed)?;
     temp.as_file().sync_all().map_err(failed)?;
     temp.persist(&beside).map_err(|error| failed(error.error))?;
-    Ok(Some(beside.display().to_string()))
+    let difference = difference(
+        &String::from_utf8_lossy(&current),
+        &String::from_utf8_lossy(&policy.data),
+    );
+    Ok(Some((beside.display().to_string(), difference)))
+}
+
+/// Lines that only one of two settings has, `-` of those in force and `+` of the others, without
+/// comments and empty lines.
+fn difference(current: &str, other: &str) -> Vec<String> {
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim_end);
+        let said = lines.filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'));
+        said.map(ToOwned::to_owned).collect()
+    };
+    let (current, other) = (lines(current), lines(other));
+    let gone = current.iter().filter(|line| !other.contains(line));
+    let new = other.iter().filter(|line| !current.contains(line));
+    gone.map(|line| format!("- {line}"))
+        .chain(new.map(|line| format!("+ {line}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_difference_of_settings_is_what_only_one_of_them_says() {
+        let here = "# mine\nunlock = \"5m\"\nask = true\n";
+        let there = "unlock = \"5m\"\nask = false\n\n";
+        assert_eq!(difference(here, there), ["- ask = true", "+ ask = false"]);
+    }
 }

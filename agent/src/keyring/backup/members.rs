@@ -17,10 +17,10 @@ use crate::{
 
 /// Files of an archive by their paths; ciphertext, wiped all the same where a key file is not
 /// encrypted.
-pub(super) type Members = BTreeMap<String, Zeroizing<Vec<u8>>>;
+pub(in crate::keyring) type Members = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// Hands out a member, in pieces.
-pub(super) async fn send_member(
+pub(in crate::keyring) async fn send_member(
     path: &str,
     data: &[u8],
     stream: &mut Stream<BackupRequest>,
@@ -93,6 +93,38 @@ pub(super) async fn receive(stream: &mut Stream<BackupRequest>) -> Result<Member
         } else {
             members.insert(path, file);
         }
+    }
+}
+
+/// Takes one file that is no archive of ours, as the member of that name.
+pub(in crate::keyring) async fn receive_one(
+    path: &str,
+    limit: usize,
+    stream: &mut Stream<BackupRequest>,
+) -> Result<Vec<u8>, Fault> {
+    let cut = || Fault::Malformed(format!("the {path} was cut before all of it had come"));
+    let mut file = Vec::new();
+    loop {
+        let message = stream.next().await?.and_then(|request| request.message);
+        let Some(Message::Member(piece)) = message else {
+            return Err(cut());
+        };
+        if piece.path != path {
+            return Err(cut());
+        }
+        if file.len() + piece.data.len() > limit {
+            return Err(Fault::Archive(format!(
+                "the {path} is larger than any real one"
+            )));
+        }
+        file.extend_from_slice(&piece.data);
+        if !piece.more {
+            break;
+        }
+    }
+    match stream.next().await?.and_then(|request| request.message) {
+        Some(Message::End(_)) => Ok(file),
+        _ => Err(cut()),
     }
 }
 

@@ -13,18 +13,20 @@ use std::{
     sync::Arc,
 };
 
-use signet_proto::v1::{self, ArchivedKey, ArchivedState, BackupDone, BackupRequest};
+use signet_proto::v1::{
+    self, ArchivedKey, ArchivedState, ArchivedTombstone, BackupDone, BackupRequest,
+};
 use signet_trust::{KeyId, PrivateKey, keyfile::KeyFile, payload::escape};
 use tokio::sync::Mutex;
 
 use super::{
-    Candidate, Opener, Problem, STEP, archive_entry, candidates, name, open::of_key, progress,
-    prove, receive,
+    Candidate, Members, Opener, Problem, STEP, archive_entry, candidates, name, open::of_key,
+    progress, prove, receive,
 };
 use crate::{
     backup::{journal::Journal, state::Claimed},
     keyring::{Fault, Keyring, Person, StoreName, creation::store_of, manage::role_and_gun},
-    ledger::{IndexEntry, NewEntry, restore::Restored},
+    ledger::{IndexEntry, NewEntry, RETIRED, Tombstone, migration::Record, restore::Restored},
     presence::stream::Stream,
     store::file::{
         Ring,
@@ -34,6 +36,9 @@ use crate::{
 
 /// One at a time: the second finds what the first has written.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// Exit code of what the person has not allowed.
+const REFUSED: u32 = 4;
 
 /// What is done with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ enum Action {
     Conflict,
     /// Cannot be restored.
     Left,
+    /// Was removed here or moved away: it comes back only by a revival.
+    Tombstoned,
 }
 
 impl Action {
@@ -58,6 +65,7 @@ impl Action {
             Self::Same => "same",
             Self::Conflict => "conflict",
             Self::Left => "left",
+            Self::Tombstoned => "tombstoned",
         }
     }
 }
@@ -70,6 +78,8 @@ struct Planned<'a> {
     opened: Option<Arc<PrivateKey>>,
     problem: Option<Problem>,
     here: &'static str,
+    /// What is left of it here, if it is to be revived.
+    stone: Option<Tombstone>,
 }
 
 impl Planned<'_> {
@@ -114,10 +124,26 @@ impl Planned<'_> {
     }
 }
 
+/// What is taken in, and where to.
+pub(in crate::keyring) struct Taking<'a> {
+    pub(in crate::keyring) restore: &'a v1::RestoreBackup,
+    /// Where keys go; `None`: where they came from.
+    pub(in crate::keyring) store: Option<StoreName>,
+    /// A move: what is recorded of it, once these keys are taken in, in the same transaction.
+    pub(in crate::keyring) migration: Option<&'a Recorded<'a>>,
+}
+
+/// From the keys that are taken in to what is recorded of the move that brings them.
+pub(in crate::keyring) type Recorded<'a> =
+    dyn Fn(&[Arc<PrivateKey>]) -> Result<Record, Fault> + Send + Sync + 'a;
+
 /// Guard state of an archive beside what is recorded here.
 struct Compared {
     rises: Vec<Claimed>,
     told: Vec<ArchivedState>,
+    /// Tombstones that are recorded, and what is said of all.
+    stones: Vec<Tombstone>,
+    stones_told: Vec<ArchivedTombstone>,
 }
 
 impl Keyring {
@@ -145,8 +171,32 @@ impl Keyring {
             },
         };
         let members = receive(stream).await?;
+        let taking = Taking {
+            restore,
+            store,
+            migration: None,
+        };
+        self.take_in(&members, taking, docker_dir, home, person, stream)
+            .await
+    }
+
+    /// Takes in the keys of an archive that is here already.
+    pub(in crate::keyring) async fn take_in(
+        &self,
+        members: &Members,
+        taking: Taking<'_>,
+        docker_dir: &str,
+        home: &Path,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<BackupDone, Fault> {
+        let Taking {
+            restore,
+            store,
+            migration,
+        } = taking;
         let _one = stream.while_there(ONE_AT_A_TIME.lock()).await?;
-        let (manifest, mut candidates) = candidates(&members)?;
+        let (manifest, mut candidates) = candidates(members)?;
         if !restore.only.is_empty() {
             chosen(&mut candidates, &restore.only)?;
         }
@@ -160,41 +210,59 @@ impl Keyring {
         person.about(vec![format!("restores keys from {source}")]);
         let archive = manifest.as_ref().map_or("-", |manifest| &manifest.id);
         let files = self.file.run(|store| store.files()).await??;
-        let mut opener = Opener::of(&members);
+        let mut opener = Opener::of(members);
         let mut plan = self
             .plan(
                 candidates,
                 store,
                 docker_dir,
                 archive,
+                restore.revive,
                 &files,
                 &mut opener,
                 person,
                 stream,
             )
             .await?;
-        let compared = self.compare(&members).await?;
+        let compared = self.compare(members).await?;
         let done = |plan: &[Planned<'_>], compared: Compared, log_entry, changed| BackupDone {
             keys: plan.iter().map(Planned::told).collect(),
             log_entry,
             state: compared.told,
             changed,
+            tombstones: compared.stones_told,
+            ..BackupDone::default()
         };
         if restore.dry_run {
             return Ok(done(&plan, compared, 0, false));
         }
         confirm(&plan, &source, person, stream).await?;
         let placed = self
-            .sealed(&members, &mut plan, &files, &opener, person, stream)
+            .sealed(members, &mut plan, &files, &opener, person, stream)
             .await?;
         let keys: Vec<(IndexEntry, NewEntry)> = self.enrolments(&plan, person)?;
-        if placed.is_empty() && keys.is_empty() && compared.rises.is_empty() {
+        let migration = match migration {
+            Some(proved) => {
+                let taken = plan.iter().filter(|planned| planned.enrols());
+                let opened: Vec<_> = taken.filter_map(|p| p.opened.clone()).collect();
+                Some(proved(&opened)?)
+            }
+            None => None,
+        };
+        let no_keys = placed.is_empty() && keys.is_empty();
+        let no_state = compared.rises.is_empty() && compared.stones.is_empty();
+        if no_keys && no_state && migration.is_none() {
             return Ok(done(&plan, compared, 0, false));
         }
         let entry = NewEntry {
             summary: format!("{} keys from {source}, archive {archive}", keys.len()),
             ..archive_entry("restore", person)
         };
+        let revived: Vec<KeyId> = plan
+            .iter()
+            .filter(|planned| planned.stone.is_some() && planned.enrols())
+            .map(|planned| planned.key.id)
+            .collect();
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| Fault::Internal("the system gives no randomness"))?;
         let journal = Journal {
@@ -204,10 +272,15 @@ impl Keyring {
                 id: hex::encode(id),
                 keys,
                 state: compared.rises.clone(),
+                revived,
+                stones: compared.stones.clone(),
+                source: source.clone(),
+                migration,
                 entry,
             },
         };
         let number = self.carry_out(journal, home).await?;
+        self.claims.forget();
         Ok(done(&plan, compared, number, true))
     }
 
@@ -219,6 +292,7 @@ impl Keyring {
         store: Option<StoreName>,
         docker_dir: &str,
         archive: &str,
+        revive: bool,
         files: &Files,
         opener: &mut Opener<'_>,
         person: &mut Person<'_>,
@@ -236,8 +310,8 @@ impl Keyring {
             .recorder
             .run(move |ledger| ledger.tombstones(&ids))
             .await?;
-        let removed: HashMap<KeyId, String> =
-            removed.into_iter().map(|t| (t.id, t.reason)).collect();
+        let mut removed: HashMap<KeyId, Tombstone> =
+            removed.into_iter().map(|stone| (stone.id, stone)).collect();
         // Both keyrings come back together, so both must be known to be the person's own.
         let native = candidates.iter().any(|key| key.store == StoreName::File);
         let mut rings = None;
@@ -258,6 +332,14 @@ impl Keyring {
             let in_target = here.contains(&(key.id, target));
             let enrolled = index.get(&key.id);
             let elsewhere = enrolled.filter(|entry| here.contains(&(key.id, store_of(entry))));
+            let stone = removed.remove(&key.id).filter(|_| enrolled.is_none());
+            let state = match (in_target || elsewhere.is_some(), enrolled, &stone) {
+                (_, None, Some(stone)) if stone.reason == RETIRED => "retired",
+                (_, None, Some(_)) => "removed",
+                (true, _, _) => "here",
+                (false, Some(_), _) => "gone",
+                (false, None, None) => "absent",
+            };
             let planned = |key, action, opened, problem, here| Planned {
                 key,
                 target,
@@ -265,17 +347,17 @@ impl Keyring {
                 opened,
                 problem,
                 here,
+                stone: stone.clone(),
             };
-            let state = match (
-                in_target || elsewhere.is_some(),
-                enrolled,
-                removed.get(&key.id),
-            ) {
-                (true, _, _) => "here",
-                (false, Some(_), _) => "gone",
-                (false, None, Some(_)) => "removed",
-                (false, None, None) => "absent",
-            };
+            if let Some(stone) = stone.as_ref().filter(|_| !revive) {
+                let problem = Problem {
+                    reason: format!("it was {} here; --revive brings it back", stone.why()),
+                    exit: REFUSED,
+                };
+                let problem = Some(problem);
+                plan.push(planned(key, Action::Tombstoned, None, problem, state));
+                continue;
+            }
             if elsewhere.is_some() {
                 plan.push(planned(key, Action::Same, None, None, state));
                 continue;
@@ -292,6 +374,11 @@ impl Keyring {
                 }
             };
             let opened = match opening {
+                // A revival is confirmed by what the key was opened with.
+                Ok(_) if stone.is_some() && !is_closed(&key) => {
+                    let what = "a revival".to_owned();
+                    Err(Problem::new(&Fault::NothingToConfirmWith(key.id, what)))
+                }
                 Ok(ForeignKey {
                     key: opened,
                     role,
@@ -337,6 +424,7 @@ impl Keyring {
                 Err(problem)
                     if problem.is_locked()
                         && !in_target
+                        && stone.is_none()
                         && (key.store, target) == (StoreName::Docker, StoreName::Docker) =>
                 {
                     fill_in(&mut key);
@@ -349,6 +437,11 @@ impl Keyring {
         progress(total, total, stream).await?;
         Ok(plan)
     }
+}
+
+/// Whether the key's file opens with a passphrase only.
+fn is_closed(key: &Candidate<'_>) -> bool {
+    key.store == StoreName::File || KeyFile::parse(key.file).is_ok_and(|file| file.is_encrypted())
 }
 
 /// Keeps the keys that were asked for.

@@ -252,6 +252,7 @@ impl Keyring {
             certificates: Vec::new(),
             used_opaque: false,
             places: vec![place.clone()],
+            label_claimed: false,
         };
         self.lose(on.overwrite, &place, person).await?;
         let log = NewEntry {

@@ -90,6 +90,7 @@ impl Keyring {
                 })
             })?;
         }
+        self.refuse_retired(id).await?;
         if let Some(enrolled) = self.index().get(&id)
             && store_of(enrolled) != store
         {

@@ -61,6 +61,9 @@ pub(crate) async fn one(name: &str, ctx: &mut Context) -> Result<(), Failure> {
     row("role", &key.role);
     row("repository", &key.gun);
     row("label", &key.label);
+    if key.label_claimed {
+        row("", "as a backup calls it; `signet key label` confirms it");
+    }
     row("store", &key.store);
     row("algorithm", &key.algorithm);
     row("state", &key.state);
@@ -166,7 +169,10 @@ pub(crate) fn table(keys: &[KeyInfo]) -> Vec<String> {
             or_dash(&store_cell(key)),
             or_dash(&key.algorithm),
             or_dash(&key.state),
-            escape(&key.label),
+            match key.label_claimed {
+                true => format!("{} (from a backup)", escape(&key.label)),
+                false => escape(&key.label),
+            },
         ]);
     }
     columns(&rows)
@@ -190,6 +196,7 @@ pub(crate) fn to_json(key: &KeyInfo) -> Value {
         "role": text(&key.role),
         "gun": text(&key.gun),
         "label": text(&key.label),
+        "label_claimed": key.label_claimed,
         "store": key.store,
         "algorithm": text(&key.algorithm),
         "state": key.state,

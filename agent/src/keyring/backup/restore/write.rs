@@ -4,22 +4,22 @@ use std::{collections::HashSet, path::Path, sync::Arc};
 
 use signet_proto::{
     archive::{Member, path},
-    v1::{ArchivedState, BackupRequest},
+    v1::{ArchivedState, ArchivedTombstone, BackupRequest},
 };
-use signet_trust::PrivateKey;
+use signet_trust::{KeyId, PrivateKey, guard::RoleState};
 
 use super::{Action, Compared, Planned};
 use crate::{
     backup::{
         journal::{self, Journal},
-        state::Archived,
+        state::{Archived, highest},
     },
     keyring::{
         Fault, Keyring, Person, StoreName,
         backup::{Members, archive_entry, open::Opener},
         person::Work,
     },
-    ledger::{IndexEntry, NewEntry},
+    ledger::{IndexEntry, NewEntry, Tombstone},
     presence::{SecretName, SecretRequest, stream::Stream},
     service::now,
     store::{
@@ -28,6 +28,9 @@ use crate::{
         file::{FileStore, Ring, foreign::Files},
     },
 };
+
+/// A passphrase given for this request.
+const GIVEN: u32 = 3;
 
 impl Keyring {
     /// The files to be written: as they came where the same keyrings open them here, else encrypted
@@ -151,6 +154,10 @@ impl Keyring {
                 id,
                 role: planned.key.role.clone(),
                 gun: Some(planned.key.gun.clone()).filter(|gun| !gun.is_empty()),
+                label_claimed: match before {
+                    Some(entry) => entry.label_claimed,
+                    None => !label.is_empty(),
+                },
                 label,
                 store: planned.target.as_str().to_owned(),
                 public: opened.public().clone(),
@@ -159,7 +166,12 @@ impl Keyring {
                 used_opaque: before.is_some_and(|entry| entry.used_opaque),
                 places: Vec::new(),
             };
-            let log = journal::of_key(&entry, &archive_entry("restore", person));
+            let mut log = journal::of_key(&entry, &archive_entry("restore", person));
+            if let Some(stone) = &planned.stone {
+                // Opened with what was given for this request.
+                log.grade = log.grade.max(GIVEN);
+                log.summary += &format!("; revived, was {}", stone.why());
+            }
             keys.push((entry, log));
         }
         Ok(keys)
@@ -170,12 +182,15 @@ impl Keyring {
         let mut compared = Compared {
             rises: Vec::new(),
             told: Vec::new(),
+            stones: Vec::new(),
+            stones_told: Vec::new(),
         };
         let Some(json) = members.get(path::STATE) else {
             return Ok(compared);
         };
         let bad = |error: crate::backup::state::BadState| Fault::Archive(error.to_string());
         let archived = Archived::parse(json).map_err(bad)?;
+        self.compare_stones(&archived, &mut compared).await?;
         for collection in &archived.collections {
             let found = collection.read().map_err(bad)?;
             let of = found.gun.clone();
@@ -184,10 +199,7 @@ impl Keyring {
             let other = here.is_none() && !history.collections.is_empty();
             let mut rises = here.is_none();
             for (role, claimed) in &found.state.roles {
-                let highest = |state: &signet_trust::guard::RoleState| {
-                    let seen = state.seen.map_or(0, |mark| mark.version);
-                    seen.max(state.signed.map_or(0, |(mark, _)| mark.version))
-                };
+                let highest = |state: &RoleState| highest(state).unwrap_or(0);
                 let recorded = here
                     .and_then(|state| state.roles.get(role))
                     .map_or(0, highest);
@@ -213,6 +225,46 @@ impl Keyring {
             }
         }
         Ok(compared)
+    }
+
+    /// The archive's tombstones beside what is recorded. They are taken over for keys that are not
+    /// enrolled here.
+    async fn compare_stones(
+        &self,
+        archived: &Archived,
+        compared: &mut Compared,
+    ) -> Result<(), Fault> {
+        let bad = |error: crate::backup::state::BadState| Fault::Archive(error.to_string());
+        let stones = archived.tombstones.iter().map(|stone| stone.read());
+        let stones: Vec<Tombstone> = stones.collect::<Result<_, _>>().map_err(bad)?;
+        let ids = stones.iter().map(|stone| stone.id).collect::<Vec<_>>();
+        let known = self
+            .recorder
+            .run(move |ledger| ledger.tombstones(&ids))
+            .await?;
+        let known: HashSet<KeyId> = known.iter().map(|stone| stone.id).collect();
+        let index = self.index();
+        for stone in stones {
+            let action = match (index.contains_key(&stone.id), known.contains(&stone.id)) {
+                (true, _) => "here",
+                (false, true) => "same",
+                (false, false) => "recorded",
+            };
+            compared.stones_told.push(ArchivedTombstone {
+                key_id: stone.id.to_string(),
+                role: stone.role.clone(),
+                gun: stone.gun.clone().unwrap_or_default(),
+                label: stone.label.clone(),
+                reason: stone.reason.clone(),
+                detail: stone.detail.clone(),
+                time: stone.time,
+                action: action.to_owned(),
+            });
+            if action == "recorded" {
+                compared.stones.push(stone);
+            }
+        }
+        Ok(())
     }
 
     /// Writes everything, or nothing; the number of the log entry.
