@@ -447,7 +447,7 @@ pub(super) fn at(server: &Server, targets: &Targets) -> (v1::Start, Vec<Vec<u8>>
     let root = Raw::<signet_trust::document::Root>::parse(wire.clone(), wire.len()).unwrap();
     let request = SigningRequest {
         role: RoleName::Targets,
-        payload: targets.canonical(),
+        payload: targets.canonical().into(),
         key_ids: root.claimed().roles[&RoleName::Targets].key_ids.clone(),
     };
     bodies.push(request.payload.to_vec());
