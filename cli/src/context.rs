@@ -7,6 +7,7 @@ use signet_proto::{endpoint::Endpoint, v1};
 use crate::{
     agent::{self, AgentClient, Tolerance},
     args::{Cli, Globals},
+    command::migrate::wire::Peer,
     failure::Failure,
     home,
     secrets::{Held, Secrets},
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) told: Vec<String>,
     /// A PIN that was chosen in this command: the PUK must differ from it.
     pub(crate) chosen_pin: Option<Held>,
+    /// Questions are answered at the other end of a connection.
+    pub(crate) relay: Option<Peer>,
     /// The command line, for the agent's prompts and log.
     command_line: String,
     agent: Option<AgentClient>,
@@ -58,6 +61,7 @@ impl Context {
             places,
             told: Vec::new(),
             chosen_pin: None,
+            relay: None,
             command_line,
             agent: None,
             half_done: HalfDone::default(),

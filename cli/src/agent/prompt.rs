@@ -44,6 +44,9 @@ pub(crate) async fn answer_with(
     prompt: v1::Prompt,
     yes: bool,
 ) -> Result<v1::Answer, Failure> {
+    if let Some(relay) = ctx.relay.clone() {
+        return relay.ask(prompt).await;
+    }
     let given = match prompt.ask {
         Some(Ask::Passphrase(ask)) => passphrase(ctx, &ask).await?,
         Some(Ask::Confirm(ask)) => confirm(ctx, &ask, yes || ctx.globals.yes).await,
