@@ -32,6 +32,8 @@ wanted=(
   'tmux tmux'
   'script bsdutils'
   'unshare util-linux'
+  'ssh openssh-client'
+  '/usr/sbin/sshd openssh-server'
   '/bin/mount mount'
   '/usr/bin/docker docker.io'
   '/usr/sbin/dockerd docker.io'

@@ -22,6 +22,7 @@ mod notary;
 pub(crate) mod ports;
 pub mod proxy;
 mod registry;
+pub mod ssh;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
