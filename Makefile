@@ -42,8 +42,11 @@ lint:
 lab: peers
 	@$(LAB)/lab up
 
+# The binaries as they are shipped: built together with the tests they would have the features of
+# both, TLS for the agent among them.
 bench: peers
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) build --release --locked -p signet-tests -p signet-virtual-yubikey --bins
+	$(CARGO) build --release --locked $(PACKAGES)
 	@target/release/signet-bench
 
 FUZZ_SECONDS ?= 60
