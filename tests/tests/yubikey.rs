@@ -267,6 +267,65 @@ fn a_card_set_up_by_ykman_is_used_as_it_is() {
 }
 
 #[test]
+fn a_set_up_that_is_killed_half_way_is_finished_and_its_lost_puk_replaced() {
+    /// CHANGE REFERENCE DATA, and Yubico's SET MANAGEMENT KEY.
+    const CHANGE: u8 = 0x24;
+    const SET_MANAGEMENT_KEY: u8 = 0xff;
+    let lab = Lab::builder().build();
+    let cards = Cards::builder().card(Firmware::V5_7, SERIAL).start();
+    let home = lab.home().with_cards(&cards);
+    let card = cards.card(SERIAL);
+    let setup = |sheet: &str, args: &[&str]| {
+        let mut command = home.with_descriptors(&[(3, PIN)]);
+        command
+            .args(["card", "setup", "--pin-fd", "3", "--recovery-sheet"])
+            .arg(home.user_home().join(sheet))
+            .args(args);
+        command
+    };
+    card.delay_of(SET_MANAGEMENT_KEY, Duration::from_secs(2));
+    let running = std::thread::scope(|scope| {
+        let running = scope.spawn(|| setup("first", &[]).run());
+        while card.stats().count(CHANGE) < 2 {
+            assert!(!running.is_finished(), "it sets PIN and PUK first");
+            std::thread::yield_now();
+        }
+        let agent = home.agent_pid().expect("it runs");
+        rustix::process::kill_process(agent, rustix::process::Signal::KILL).expect("it is ours");
+        running.join().expect("no panic")
+    });
+    assert_ne!(running.status.code(), Some(0), "{}", running.text());
+    assert!(
+        !home.user_home().join("first").exists(),
+        "a sheet that says nothing is not left"
+    );
+    card.heal();
+
+    // The next run finishes, and says that the PUK is nobody's.
+    setup("second", &[]).run().ok();
+    let sheet = |name: &str| fs::read_to_string(home.user_home().join(name)).expect("it is there");
+    let again = format!("signet card setup {SERIAL} --pin-tries 3 --puk-tries 3");
+    assert!(sheet("second").contains(&again), "{}", sheet("second"));
+    setup("third", &["--pin-tries", "3", "--puk-tries", "3"])
+        .run()
+        .ok();
+    let third = sheet("third");
+    let puk = third
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("PUK "))
+        .expect("a PUK")
+        .trim();
+    // It is the card's PUK, and the PIN is the one that it had.
+    let ykman = |args: &[&str]| {
+        let mut command = cards.command(ykman());
+        command.args(["--device", &SERIAL.to_string(), "piv", "access"]);
+        command.args(args).run().ok();
+    };
+    ykman(&["change-puk", "-p", puk, "-n", "87234509"]);
+    ykman(&["change-pin", "-P", PIN, "-n", "90xYz?"]);
+}
+
+#[test]
 fn no_pin_is_left_anywhere() {
     let mut bench = Bench::new(Firmware::V5_7, "never");
     let log = bench.home.user_home().join("agent.log");

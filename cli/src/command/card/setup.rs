@@ -22,8 +22,9 @@ pub(super) async fn run(args: CardSetupArgs, ctx: &mut Context) -> Result<(), Fa
     let mut done = change_card(ctx, args.card.serial.unwrap_or(0), change, false).await?;
     let recovery = done.recovery.take();
     let card = card_of(done);
+    let serial = card.card.as_ref().map_or(0, |card| card.serial);
     let written = match recovery {
-        Some(recovery) => Some(place.write(&Sheet::new(&card, recovery), &ctx.ui)?),
+        Some(recovery) => Some(place.write(&Sheet::new(&card, recovery), serial, &ctx.ui)?),
         None => None,
     };
     if ctx.ui.is_json() {

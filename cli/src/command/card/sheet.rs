@@ -61,6 +61,13 @@ impl Sheet {
                 "A blocked PIN is replaced with the PUK: signet card pin {serial} --puk\n"
             )
             .as_bytes());
+        } else {
+            add(format!(
+                "The PUK is the one that was set before. If nobody has it, as after a setup that was\n\
+                 cut off, {}\nsets a new one; the PIN stays.\n",
+                new_puk(serial)
+            )
+            .as_bytes());
         }
         add(b"The management key makes, takes in and deletes keys on this card. It lies on the card, too,\n\
               protected by the PIN: whoever has the PIN also has the management key.\n\
@@ -69,6 +76,11 @@ impl Sheet {
         recovery.management_key.zeroize();
         Self(text)
     }
+}
+
+/// What sets a PUK without the old one: the card takes PIN and management key for it.
+fn new_puk(serial: u32) -> String {
+    format!("signet card setup {serial} --pin-tries 3 --puk-tries 3")
 }
 
 /// Where a sheet goes. Dropping it unwritten removes the file that was made for it.
@@ -116,12 +128,17 @@ impl Place {
     /// # Errors
     ///
     /// Exit 8: the card is set up, and nobody has its sheet.
-    pub(super) fn write(mut self, sheet: &Sheet, ui: &Ui) -> Result<Option<PathBuf>, Failure> {
+    pub(super) fn write(
+        mut self,
+        sheet: &Sheet,
+        serial: u32,
+        ui: &Ui,
+    ) -> Result<Option<PathBuf>, Failure> {
         let Some((path, mut file)) = self.0.take() else {
             return if terminal::show_bytes(&sheet.0) {
                 Ok(None)
             } else {
-                Err(lost("the terminal is gone"))
+                Err(lost(serial, "the terminal is gone"))
             };
         };
         let written = file
@@ -136,7 +153,7 @@ impl Place {
         if terminal::show_bytes(&sheet.0) {
             return Ok(None);
         }
-        Err(lost(&failure.message))
+        Err(lost(serial, &failure.message))
     }
 }
 
@@ -156,16 +173,16 @@ fn sync_directory(file: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn lost(why: &str) -> Failure {
+fn lost(serial: u32, why: &str) -> Failure {
     Failure::new(
         exit::PARTIAL,
         "no_recovery_sheet",
         format!("the card is set up, but its recovery sheet could not be shown or kept: {why}"),
     )
-    .fix(
-        "`signet card puk` sets a PUK that you know; the management key lies on the card, \
-         protected by the PIN",
-    )
+    .fix(format!(
+        "`{}` sets another PUK and makes another sheet; the PIN stays",
+        new_puk(serial)
+    ))
 }
 
 #[cfg(test)]
@@ -202,12 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn a_sheet_without_a_puk_says_how_one_is_set() {
+        let recovery = RecoverySheet {
+            management_key: b"ab".repeat(32),
+            ..RecoverySheet::default()
+        };
+        let sheet = Sheet::new(&super::super::list::tests::card(), recovery);
+        let text = String::from_utf8(sheet.0.to_vec()).unwrap();
+        assert!(
+            text.contains("signet card setup 12345678 --pin-tries 3 --puk-tries 3"),
+            "{text}"
+        );
+        assert!(!text.contains("  PUK "), "{text}");
+    }
+
+    #[test]
     fn a_sheet_goes_to_a_new_file_that_only_its_owner_reads() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sheet");
         let ui = Ui::new(&Globals::default());
         let place = Place::open(Some(path.clone())).unwrap();
-        assert_eq!(place.write(&sheet(), &ui).unwrap(), Some(path.clone()));
+        let written = place.write(&sheet(), 12_345_678, &ui);
+        assert_eq!(written.unwrap(), Some(path.clone()));
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
