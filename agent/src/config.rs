@@ -8,6 +8,9 @@
 //! card_idle = "30s"               # an unused card is given back to other programs after this
 //! attestation_roots = "/etc/…"    # PEM: what attestations of YubiKeys are verified against
 //!
+//! [[policy]]                      # what is allowed: see `policy.rs`
+//! do = "ask"
+//!
 //! [log]
 //! witness = "/var/log/signet"     # told of each checkpoint: a file, or ["/usr/bin/command", "…"]
 //! journal = false                 # the system's journal is not told
@@ -30,6 +33,7 @@ use toml::{Table, Value};
 
 use crate::{
     keyring::{StoreName, Witness, Witnesses},
+    policy::{BadPolicy, Policy},
     store::{
         hold::{DEFAULT_HOLD, MAX_HOLD},
         piv::DEFAULT_IDLE,
@@ -55,6 +59,8 @@ pub struct Config {
     pub leave_verified: BTreeSet<u32>,
     /// Who is told of checkpoints of the log.
     pub witnesses: Witnesses,
+    /// What the owner of the keys allows.
+    pub policy: Policy,
 }
 
 /// Why `agent.toml` cannot be used.
@@ -76,6 +82,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// Line, column and what is wrong there.
         why: String,
+    },
+    /// A rule of the policy that is not understood.
+    #[error("{}: {source}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Rule, member, and what is wrong.
+        source: BadPolicy,
     },
     /// A member that there is not.
     #[error("{}: there is no setting {key:?}{hint}", path.display())]
@@ -105,7 +119,7 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 9] = [
     "attestation_roots",
     "card_idle",
     "cards",
@@ -113,6 +127,7 @@ const SETTINGS: [&str; 8] = [
     "docker_dir",
     "log",
     "max_request_mib",
+    "policy",
     "unlock",
 ];
 /// Bytes of a request unless configured otherwise: collections of some 100,000 tags.
@@ -132,6 +147,7 @@ impl Default for Config {
             attestation_roots: None,
             leave_verified: BTreeSet::new(),
             witnesses: Witnesses::default(),
+            policy: Policy::default(),
         }
     }
 }
@@ -223,6 +239,13 @@ impl Config {
                         .filter(|bytes| (MIB..=MAX_REQUEST).contains(bytes))
                         .ok_or_else(|| {
                             wrong("max_request_mib", "a number of MiB, from 1 to 100")
+                        })?;
+                }
+                "policy" => {
+                    config.policy =
+                        Policy::read(value).map_err(|source| ConfigError::Policy {
+                            path: path.to_owned(),
+                            source,
                         })?;
                 }
                 "unlock" => {
@@ -387,6 +410,7 @@ mod tests {
                 card_idle: Duration::from_secs(300),
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
+                policy: Policy::default(),
                 witnesses: Witnesses {
                     no_journal: true,
                     witness: Some(Witness::Command(vec!["/bin/w".into(), "x".into()])),
@@ -410,7 +434,7 @@ mod tests {
         assert!(
             error.contains(
                 "there are attestation_roots, card_idle, cards, default_store, docker_dir, log, \
-                 max_request_mib, unlock"
+                 max_request_mib, policy, unlock"
             ),
             "{error}"
         );

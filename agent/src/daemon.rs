@@ -120,6 +120,11 @@ fn serve(background: bool) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let reloading = tokio::spawn(reload(
+            signal(SignalKind::hangup())?,
+            endpoint.config.clone(),
+            Arc::clone(&shared),
+        ));
         tracing::info!(
             home = %endpoint.home.display(),
             socket = %endpoint.socket.display(),
@@ -132,13 +137,17 @@ fn serve(background: bool) -> anyhow::Result<()> {
         }
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
-        run(listener, shared, async move {
+        let served = run(listener, shared, async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         })
-        .await
+        .await;
+        reloading.abort();
+        // It holds the stores: they are not closed before it is gone.
+        let _ = reloading.await;
+        served
     });
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
     runtime.shutdown_timeout(LAST);
@@ -146,6 +155,26 @@ fn serve(background: bool) -> anyhow::Result<()> {
     drop(home);
     tracing::info!("stopped");
     result.context("cannot serve")
+}
+
+/// Reads `agent.toml` anew at each SIGHUP and puts its policy in force, whole or not at all. Other
+/// settings wait for the next start.
+async fn reload(
+    mut asked: tokio::signal::unix::Signal,
+    dir: PathBuf,
+    shared: Arc<Shared>,
+) {
+    while asked.recv().await.is_some() {
+        match Config::load(&dir) {
+            Ok(config) => {
+                shared.keyring.set_policy(config.policy);
+                tracing::info!("the policy was read anew");
+            }
+            Err(error) => {
+                tracing::error!(%error, "agent.toml cannot be used; the policy stays as it was");
+            }
+        }
+    }
 }
 
 /// A thread for each processor, as far as there are that many requests' worth of work.

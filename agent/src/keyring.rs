@@ -11,6 +11,7 @@
 //!                └──► recorder thread ──► ledger     record, then release
 //! ```
 
+mod allowed;
 mod backup;
 mod base;
 mod cards;
@@ -49,6 +50,7 @@ pub use self::{
 use crate::{
     config::Config,
     ledger::{Entry, IndexEntry, NewEntry},
+    policy::Policy,
     presence::{
         RequestId,
         stream::{Carries, Stream},
@@ -107,6 +109,7 @@ pub struct Keyring {
     docker_dir: PathBuf,
     default_store: StoreName,
     hold: Duration,
+    policy: RwLock<Arc<Policy>>,
     witnesses: Witnesses,
     /// The newest entry that a checkpoint was made of.
     checkpointed: AtomicU64,
@@ -140,6 +143,7 @@ impl Keyring {
             docker_dir: docker_dir.to_owned(),
             default_store: config.default_store,
             hold: config.unlock,
+            policy: RwLock::new(Arc::new(config.policy.clone())),
             witnesses: config.witnesses.clone(),
             checkpointed: AtomicU64::new(0),
         };

@@ -667,6 +667,15 @@ impl Ledger {
         self.reading(|ledger| Ok(log::entries(&ledger.db, from, count)?))
     }
 
+    /// Signatures that a key made since a time, in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Sqlite`], [`LedgerError::Damaged`].
+    pub fn signed_since(&self, key: &KeyId, since: i64) -> Result<u64, LedgerError> {
+        self.reading(|ledger| Ok(log::signed_since(&ledger.db, key, since)?))
+    }
+
     /// Number and hash of the newest entry; zeros when empty.
     ///
     /// # Errors

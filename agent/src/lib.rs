@@ -10,6 +10,7 @@
 //! A request goes `parse → verify base → guard → consent and secrets → sign → verify → ledger →
 //! release`; nothing is released that is not durable in the ledger.
 
+pub mod policy;
 pub mod backup;
 pub mod config;
 pub mod daemon;

@@ -6,6 +6,7 @@
 mod backup;
 mod card;
 mod key;
+mod log;
 mod migrate;
 pub(crate) mod store;
 
@@ -23,6 +24,10 @@ pub(crate) use key::{
 };
 pub(crate) use migrate::{
     MigrateArgs, MigrateCommand, MigrateFinishArgs, MigrateReceiveArgs, MigrateSendArgs,
+pub(crate) use log::{
+    LogArgs, LogCommand, LogExportArgs, LogShowArgs, LogVerifyArgs, PolicyArgs, PolicyCommand,
+    PolicyExplainArgs,
+};
 };
 pub(crate) use store::PinFd;
 use store::parse_store;
@@ -200,6 +205,8 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// The daemon by hand
     Agent(AgentArgs),
+    /// What the agent's policy allows
+    Policy(PolicyArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -209,8 +216,6 @@ pub(crate) enum Command {
     // Names of later releases: said so, rather than "unrecognized".
     #[command(hide = true)]
     Signer(Reserved),
-    #[command(hide = true)]
-    Policy(Reserved),
     #[command(hide = true)]
     Grant(Reserved),
     #[command(hide = true)]
@@ -369,52 +374,6 @@ pub(crate) struct UnlockArgs {
     /// For this terminal session only
     #[arg(long)]
     pub(crate) here: bool,
-}
-
-/// `signet log`
-#[derive(Args, Debug)]
-pub(crate) struct LogArgs {
-    #[command(subcommand)]
-    pub(crate) command: LogCommand,
-}
-
-/// Verbs of `signet log`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum LogCommand {
-    /// Print the entries, oldest first
-    Show(LogShowArgs),
-    /// Compute the whole chain anew and compare it with checkpoints
-    Verify(LogVerifyArgs),
-    /// Write every entry and checkpoint as lines of JSON
-    Export(LogExportArgs),
-}
-
-/// `signet log verify`
-#[derive(Args, Debug)]
-pub(crate) struct LogVerifyArgs {
-    /// A file with checkpoints that was kept elsewhere: from the journal, a witness, an export;
-    /// `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) against: Vec<PathBuf>,
-}
-
-/// `signet log export`
-#[derive(Args, Debug)]
-pub(crate) struct LogExportArgs {
-    /// Where to; standard output if left out
-    #[arg(long, short = 'o', value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-}
-
-/// `signet log show`
-#[derive(Args, Debug)]
-pub(crate) struct LogShowArgs {
-    /// Only the newest N entries
-    #[arg(long, short = 'n', value_name = "N", conflicts_with = "from")]
-    pub(crate) last: Option<u64>,
-    /// Start at this entry
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) from: Option<u64>,
 }
 
 /// `signet agent`

@@ -13,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod plugin;
+pub(crate) mod policy;
 pub(crate) mod push;
 pub(crate) mod repo;
 pub(crate) mod restore;
@@ -48,11 +49,11 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Backup(args) => backup::run(args, ctx).await,
         Command::Restore(args) => restore::run(args, ctx).await,
         Command::Migrate(args) => migrate::run(args, ctx).await,
+        Command::Policy(args) => policy::run(args, ctx).await,
         Command::Agent(args) => agent::run(args, ctx).await,
         Command::Completions(args) => completions::run(&args, &ctx.ui),
         Command::Man(args) => man::run(&args, &ctx.ui),
         Command::Signer(_)
-        | Command::Policy(_)
         | Command::Grant(_)
         | Command::Watch(_)
         | Command::Plan(_)
@@ -65,7 +66,6 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
 pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Signer(_) => "signer",
-        Command::Policy(_) => "policy",
         Command::Grant(_) => "grant",
         Command::Watch(_) => "watch",
         Command::Plan(_) => "plan",

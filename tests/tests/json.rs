@@ -81,6 +81,8 @@ fn every_command_prints_what_its_schema_says() {
     reader.run("signet key list", &mut signet(&home, &["key", "list"]));
     reader.run("signet log show", &mut signet(&home, &["log", "show"]));
     reader.run("signet log verify", &mut signet(&home, &["log", "verify"]));
+    let explain = ["policy", "explain", "--gun", "reg.example/app"];
+    reader.run("signet policy explain", &mut signet(&home, &explain));
     let lines = ["log", "export", "-o", "log.jsonl"];
     reader.run("signet log export", &mut signet(&home, &lines));
 

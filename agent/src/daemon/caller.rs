@@ -85,6 +85,13 @@ const MAX_PROGRAM: u64 = 64 * 1024 * 1024;
 /// Programs whose digests are remembered: more than ever speak to an agent.
 const MAX_DIGESTS: usize = 32;
 
+impl CallerFacts {
+    /// The control group, escaped.
+    pub(crate) fn cgroup(&self) -> Option<&str> {
+        self.cgroup.as_deref()
+    }
+}
+
 impl Caller {
     /// Reads the facts of the peer of `stream`.
     ///

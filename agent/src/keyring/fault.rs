@@ -98,6 +98,14 @@ pub enum Fault {
     /// An override or root key needs a secret given for this request, and the key has none.
     #[error("key {0} opens without a passphrase, so nothing can confirm {1}")]
     NothingToConfirmWith(KeyId, String),
+    /// A rule of the policy refuses it.
+    #[error("refused by policy: {why}")]
+    Policy {
+        /// Its name.
+        rule: String,
+        /// In words.
+        why: String,
+    },
     /// Fetch the base once more, then ask again.
     #[error("{reason}")]
     Refetch {

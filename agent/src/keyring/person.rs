@@ -32,15 +32,18 @@ struct Facts<'a> {
     caller: &'a CallerFacts,
     #[serde(skip_serializing_if = "Option::is_none")]
     card: Option<&'a str>,
-    consent: Consent,
+    consent: Consent<'a>,
 }
 
 #[derive(Serialize)]
-struct Consent {
+struct Consent<'a> {
     /// `--yes` was there to answer questions.
     assumed_yes: bool,
     /// held given stream touch
     channel: &'static str,
+    /// The rules that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a Vec<String>>,
 }
 
 /// The person behind one request.
@@ -61,6 +64,8 @@ pub struct Person<'a> {
     use_last_try: bool,
     /// Cards that the request speaks to.
     cards: u32,
+    /// Rules of the policy that decided.
+    rules: Vec<String>,
 }
 
 impl<'a> Person<'a> {
@@ -87,6 +92,7 @@ impl<'a> Person<'a> {
             listening: None,
             use_last_try: false,
             cards: 1,
+            rules: Vec::new(),
         }
     }
 
@@ -132,6 +138,11 @@ impl<'a> Person<'a> {
         self.summary = summary;
     }
 
+    /// Sets the rules of the policy that decided, for the log.
+    pub(super) fn ruled_by(&mut self, rules: Vec<String>) {
+        self.rules = rules;
+    }
+
     /// How the next Start wants prompts.
     pub(super) fn set_mode(&mut self, mode: PromptMode, assume_yes: bool) {
         self.mode = mode;
@@ -158,6 +169,7 @@ impl<'a> Person<'a> {
             consent: Consent {
                 assumed_yes: self.assume_yes,
                 channel,
+                policy: (!self.rules.is_empty()).then_some(&self.rules),
             },
         };
         serde_json::to_string(&facts).expect("texts, numbers and truth values")

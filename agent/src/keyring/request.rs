@@ -273,6 +273,9 @@ impl Request<'_> {
             now: now(),
             creating: open.created.is_some(),
         };
+        self.keyring
+            .allowed(gun, &open.items[before..], &self.person.caller, false)
+            .await?;
         let pass = match check(&history, &question) {
             Ok(pass) => pass,
             Err(refusal) => {
@@ -295,6 +298,12 @@ impl Request<'_> {
         if self.person.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }
+        let overrides = !pass.overrides.is_empty();
+        let new = &open.items[before..];
+        let allowed = self
+            .keyring
+            .allowed(gun, new, &self.person.caller, overrides)
+            .await?;
         let supersedes = self.superseded(&pass, &turn).await?;
         let summary = self.summary(&history, &pass, &supersedes, before);
         self.announce_first_use(&pass, stream).await?;
@@ -311,18 +320,30 @@ impl Request<'_> {
             self.person.forget();
         }
         self.person.about(summary.clone());
+        self.person.ruled_by(allowed.rules.clone());
+        for rule in &allowed.confirm {
+            let question = format!("Sign this, as the rule {rule:?} asks?");
+            self.person.confirm(stream, &question).await?;
+        }
         let order = Order {
             gun: &open.head.gun,
             base: open.base.as_ref(),
             items: &open.items,
             from: before,
             docker_dir: &open.head.docker_dir,
-            fresh: !pass.overrides.is_empty(),
+            fresh: overrides || allowed.grade > 0,
         };
         let made = self
             .keyring
             .sign_items(order, &mut self.person, stream)
             .await?;
+        if self.person.grade() < allowed.grade {
+            return Err(Fault::Policy {
+                rule: allowed.rules.join(", "),
+                why: "a touch is wanted, and what signed is no key on a card that waits for one"
+                    .to_owned(),
+            });
+        }
         open.overrides.clone_from(&pass.overrides);
         self.release(before, made, pass, history, summary, turn, stream)
             .await
@@ -393,6 +414,7 @@ impl Request<'_> {
                 | Fault::KeyRole { .. }
                 | Fault::Conflict { .. }
                 | Fault::Forwarded
+                | Fault::Policy { .. }
                 | Fault::NothingToConfirmWith(..)
         );
         if matches!(fault, Fault::Gone | Fault::Stopping | Fault::Refetch { .. }) {
@@ -413,6 +435,7 @@ impl Request<'_> {
             grade: self.person.grade(),
             rule: match fault {
                 Fault::Refused { rule, .. } => rule.to_string(),
+                Fault::Policy { rule, .. } => format!("policy: {rule}"),
                 _ => String::new(),
             },
             outcome: word(fault).to_owned(),

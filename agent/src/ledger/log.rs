@@ -130,6 +130,25 @@ pub(super) fn entries(db: &Connection, from: u64, count: u64) -> rusqlite::Resul
     rows.collect()
 }
 
+/// Signatures that a key made since a time. Entries are read from the newest on, so that the cost
+/// is that of the time asked about; a clock that jumped back costs a look at older ones.
+pub(super) fn signed_since(db: &Connection, key: &KeyId, since: i64) -> rusqlite::Result<u64> {
+    let mut select =
+        db.prepare_cached("SELECT time, kind, key FROM log ORDER BY number DESC")?;
+    let mut rows = select.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(0)? < since {
+            break;
+        }
+        let made = row.get_ref(1)?.as_str()? == "sign";
+        if made && row.get_ref(2)?.as_bytes_or_null()? == Some(&key.0[..]) {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// What does not hold from entry `from` on, if anything; the number of entries looked at. `seen`
 /// gets number and hash of each entry that holds.
 pub(super) fn check(

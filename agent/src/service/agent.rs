@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use signet_proto::v1::{
-    Answer, HelloReply, HelloRequest, LockReply, LockRequest, Prompt, PromptMode, StatusReply,
+    Answer, ExplainReply, ExplainRequest, HelloReply, HelloRequest, LockReply, LockRequest, Prompt, PromptMode, StatusReply,
     StatusRequest, StopReply, StopRequest, UnlockDone, UnlockEvent, UnlockRequest, UnlockStart,
     agent_server::Agent, unlock_event, unlock_request,
 };
@@ -102,6 +102,18 @@ impl Agent for Service {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainReply>, Status> {
+        let caller = caller(&request)?;
+        let explained = self.shared.keyring.explain(request.get_ref(), &caller);
+        explained
+            .await
+            .map(Response::new)
+            .map_err(|fault| status(&fault))
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopReply>, Status> {

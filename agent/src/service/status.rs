@@ -110,6 +110,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::NoSecret(NoSecret::Unavailable) => (exit::LOCKED, "locked"),
         Fault::NotEnrolled(_) => (exit::REFUSED, "not_enrolled"),
         Fault::NothingToConfirmWith(..) => (exit::REFUSED, "nothing_to_confirm_with"),
+        Fault::Policy { .. } => (exit::REFUSED, "policy"),
         Fault::Refetch { .. } => (exit::REFUSED, "guard.refetch"),
         Fault::Refused { rule, .. } => (
             exit::REFUSED,

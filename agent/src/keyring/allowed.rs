@@ -1,0 +1,201 @@
+//! The policy's part in a request: every document and key is put to it, and the strictest answer
+//! counts for all of them, because a request is signed as a whole or not at all.
+
+use std::sync::Arc;
+
+use signet_proto::v1::{ExplainReply, ExplainRequest};
+use signet_trust::{
+    Gun, KeyId,
+    document::Document,
+    payload::{Item, Payload},
+};
+
+use super::{Fault, Keyring};
+use crate::{
+    daemon::caller::Caller,
+    policy::{Asked, Decision, Kind, Policy, Verdict, decide},
+    service::now,
+};
+
+/// Signatures are counted over this long, in seconds.
+const DAY: i64 = 24 * 60 * 60;
+
+/// What the policy asks of a whole request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allowed {
+    /// What the person's answer has to be worth.
+    pub(super) grade: u32,
+    /// The rules that want a yes on top of it.
+    pub(super) confirm: Vec<String>,
+    /// The rules that decided.
+    pub(super) rules: Vec<String>,
+}
+
+impl Keyring {
+    /// The rules that are in force.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        let policy = self.policy.read();
+        Arc::clone(&policy.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Puts other rules in force, for requests that come from now on.
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        let mut current = self
+            .policy
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *current = Arc::new(policy);
+    }
+
+    /// Asks the policy about every document and key.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Policy`] when a rule refuses one of them.
+    pub(super) async fn allowed(
+        &self,
+        gun: &Gun,
+        items: &[Item],
+        caller: &Caller,
+        overrides: bool,
+    ) -> Result<Allowed, Fault> {
+        let policy = self.policy();
+        let mut allowed = Allowed::default();
+        if policy.is_empty() {
+            return Ok(allowed);
+        }
+        let index = self.index();
+        let cgroup = caller.facts().cgroup();
+        for item in items {
+            for listed in &item.key_ids {
+                // A root key is listed by the ID of its certificate.
+                let entry = index.get(listed).or_else(|| {
+                    let mut keys = index.values();
+                    keys.find(|key| key.certificates.contains(listed))
+                });
+                let id = entry.map_or(*listed, |entry| entry.id);
+                let (payload, expires) = kind(&item.payload);
+                let asked = Asked {
+                    gun: gun.as_str(),
+                    role: item.role.as_str(),
+                    key: &id.to_string(),
+                    label: entry.map_or("", |entry| &entry.label),
+                    payload,
+                    expires,
+                    exe: caller.exe.as_deref(),
+                    cgroup,
+                    confirmed: caller.confirmed,
+                    overrides,
+                    signed_today: self.signed_today(&policy, id).await?,
+                    now: now(),
+                };
+                allowed.take(decide(&policy, &asked))?;
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Which rule would decide, for `signet policy explain`.
+    pub(crate) async fn explain(
+        &self,
+        request: &ExplainRequest,
+        caller: &Caller,
+    ) -> Result<ExplainReply, Fault> {
+        let policy = self.policy();
+        let usage = |text: &str| Fault::Usage(text.to_owned());
+        let payload = match request.payload.as_str() {
+            "" => Kind::from_name(&request.role).unwrap_or(Kind::Targets),
+            name => Kind::from_name(name).ok_or_else(|| {
+                usage("a payload is root, targets, snapshot, timestamp or opaque")
+            })?,
+        };
+        let index = self.index();
+        let named = |id: &KeyId, label: &str| {
+            !request.key.is_empty() && (label == request.key || id.to_string() == request.key)
+        };
+        let entry = index.values().find(|key| named(&key.id, &key.label));
+        let signed_today = match entry {
+            Some(entry) => self.signed_today(&policy, entry.id).await?,
+            None => 0,
+        };
+        let exe = (!request.exe.is_empty()).then(|| std::path::Path::new(&request.exe));
+        let unit = (!request.unit.is_empty()).then_some(request.unit.as_str());
+        let decision = decide(
+            &policy,
+            &Asked {
+                gun: &request.gun,
+                role: &request.role,
+                key: &entry.map_or_else(|| request.key.clone(), |entry| entry.id.to_string()),
+                label: entry.map_or("", |entry| &entry.label),
+                payload,
+                expires: None,
+                exe: exe.or(caller.exe.as_deref()),
+                cgroup: unit.or(caller.facts().cgroup()),
+                confirmed: exe.is_some() || unit.is_some() || caller.confirmed,
+                overrides: request.overrides,
+                signed_today,
+                now: now(),
+            },
+        );
+        Ok(ExplainReply {
+            rule: decision.rule.unwrap_or_default(),
+            verdict: match decision.verdict {
+                Verdict::Allow => "allow",
+                Verdict::Ask => "ask",
+                Verdict::Deny => "deny",
+            }
+            .to_owned(),
+            grade: decision.grade,
+            confirm: decision.confirm,
+            why: decision.why,
+        })
+    }
+
+    /// Signatures of a key within a day, if any rule counts them.
+    async fn signed_today(&self, policy: &Policy, key: KeyId) -> Result<u64, Fault> {
+        if !policy.counts() {
+            return Ok(0);
+        }
+        let since = now().saturating_sub(DAY);
+        self.recorder
+            .run(move |ledger| ledger.signed_since(&key, since))
+            .await
+    }
+}
+
+impl Allowed {
+    fn take(&mut self, decision: Decision) -> Result<(), Fault> {
+        if decision.verdict == Verdict::Deny {
+            return Err(Fault::Policy {
+                rule: decision.rule.unwrap_or_default(),
+                why: decision.why,
+            });
+        }
+        self.grade = self.grade.max(decision.grade);
+        if let Some(rule) = decision.rule {
+            if decision.confirm && !self.confirm.contains(&rule) {
+                self.confirm.push(rule.clone());
+            }
+            if !self.rules.contains(&rule) {
+                self.rules.push(rule);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What it is, and when it expires.
+fn kind(payload: &Payload) -> (Kind, Option<i64>) {
+    match payload.document() {
+        Err(_) => (Kind::Opaque, None),
+        Ok(document) => {
+            let (kind, expires) = match document {
+                Document::Root(root) => (Kind::Root, &root.expires),
+                Document::Targets(targets) => (Kind::Targets, &targets.expires),
+                Document::Snapshot(snapshot) => (Kind::Snapshot, &snapshot.expires),
+                Document::Timestamp(timestamp) => (Kind::Timestamp, &timestamp.expires),
+            };
+            (kind, Some(expires.unix()))
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The policy of `agent.toml`: what it refuses, what it asks for, and that it says which rule it was.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::{Signal, kill_process};
+use signet_tests::steps::{DIGEST, SIZE};
+use signet_tests::{Home, Lab, Output, Run};
+
+const GUN: &str = "registry.example.com/acme/app";
+
+fn sign(home: &Home, tag: &str) -> Command {
+    let mut command = home.unattended();
+    command.env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file());
+    command.args(["sign", &format!("{GUN}:{tag}@{DIGEST}"), "--size", SIZE]);
+    command
+}
+
+fn write(home: &Home, policy: &str) {
+    let dir = home.user_home().join(".config/signet");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("agent.toml"), policy).unwrap();
+}
+
+fn explain(home: &Home, more: &[&str]) -> Output {
+    let mut command = home.signet();
+    command.args(["policy", "explain", "--gun", GUN]).args(more);
+    command.run()
+}
+
+/// Tells the agent to read its policy anew, and waits until `explain` shows it.
+fn reload(home: &Home, word: &str) {
+    let pid = home.agent_pid().expect("an agent runs");
+    kill_process(pid, Signal::HUP).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !explain(home, &[]).ok().stdout.contains(word) {
+        assert!(std::time::Instant::now() < deadline, "not reloaded: {word}");
+    }
+}
+
+#[test]
+fn a_rule_refuses_before_anything_is_asked_and_the_log_names_it() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    write(
+        &home,
+        "[[policy]]\nname = \"frozen\"\nguns = [\"*/acme/*\"]\nroles = [\"targets\"]\n\
+         do = \"deny\"\n",
+    );
+    sign(&home, "v1")
+        .run()
+        .exits(4)
+        .says("refused by policy")
+        .says("frozen");
+    home.signet()
+        .args(["log", "show"])
+        .run()
+        .ok()
+        .says("rule policy: frozen");
+    explain(&home, &[])
+        .ok()
+        .says("deny: the rule \"frozen\" denies it");
+    explain(&home, &["--role", "snapshot"])
+        .ok()
+        .says("allow: no rule is about it");
+
+    // Another policy, without another agent.
+    write(&home, "");
+    reload(&home, "no rule is about it");
+    sign(&home, "v1").run().ok();
+    // One with a mistake changes nothing.
+    write(
+        &home,
+        "[[policy]]\nname = \"x\"\ndo = \"allow\"\nper_week = 3\n",
+    );
+    let pid = home.agent_pid().expect("an agent runs");
+    kill_process(pid, Signal::HUP).unwrap();
+    sign(&home, "v2").run().ok();
+    home.signet().args(["agent", "stop"]).run().ok();
+    sign(&home, "v3")
+        .run()
+        .exits(6)
+        .says("per_week")
+        .says("agent.toml");
+}
+
+#[test]
+fn a_rule_that_asks_is_not_content_with_what_is_held() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    sign(&home, "v1").run().ok();
+    home.unattended().arg("unlock").run().ok();
+    let mut held = sign(&home, "v2");
+    held.env_remove("SIGNET_PASSPHRASE_FILE");
+    held.run().ok();
+    write(
+        &home,
+        "[[policy]]\nname = \"releases\"\nroles = [\"targets\"]\ndo = \"ask\"\n",
+    );
+    reload(&home, "releases");
+    let mut held = sign(&home, "v3");
+    held.env_remove("SIGNET_PASSPHRASE_FILE");
+    held.run().exits(5);
+    sign(&home, "v3").run().ok();
+    let log = home.log();
+    let entry = log["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .find(|entry| entry["kind"] == "sign")
+        .unwrap();
+    assert_eq!(entry["grade"], 3, "{entry}");
+    assert_eq!(entry["facts"]["consent"]["policy"][0], "releases");
+}
+
+#[test]
+fn a_rule_counts_signatures_and_bounds_expiries() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    write(
+        &home,
+        "[[policy]]\nname = \"two a day\"\nroles = [\"targets\"]\ndo = \"allow\"\nper_day = 2\n",
+    );
+    sign(&home, "v1").run().ok();
+    sign(&home, "v2").run().ok();
+    sign(&home, "v3")
+        .run()
+        .exits(4)
+        .says("2 signatures within 24 hours");
+    write(
+        &home,
+        "[[policy]]\nname = \"short\"\nroles = [\"targets\"]\ndo = \"allow\"\nmax_expiry = \"30d\"\n",
+    );
+    reload(&home, "short");
+    sign(&home, "v3").run().exits(4).says("allows 30");
+}
