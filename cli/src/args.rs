@@ -14,7 +14,9 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-pub(crate) use backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupOpenArgs, RestoreArgs};
+pub(crate) use backup::{
+    BackupArgs, BackupCommand, BackupCreateArgs, BackupOpenArgs, OpenWithArgs, RestoreArgs,
+};
 pub(crate) use card::{
     CardArgs, CardAttestArgs, CardCommand, CardForgetArgs, CardPinArgs, CardResetArgs,
     CardSerialArgs, CardSetupArgs,
@@ -22,12 +24,12 @@ pub(crate) use card::{
 pub(crate) use key::{
     KeyArgs, KeyCommand, KeyExportArgs, KeyGenerateArgs, KeyImportArgs, KeyMoveArgs, OnCardArgs,
 };
-pub(crate) use migrate::{
-    MigrateArgs, MigrateCommand, MigrateFinishArgs, MigrateReceiveArgs, MigrateSendArgs,
 pub(crate) use log::{
     LogArgs, LogCommand, LogExportArgs, LogShowArgs, LogVerifyArgs, PolicyArgs, PolicyCommand,
     PolicyExplainArgs,
 };
+pub(crate) use migrate::{
+    MigrateArgs, MigrateCommand, MigrateFinishArgs, MigrateReceiveArgs, MigrateSendArgs,
 };
 pub(crate) use store::PinFd;
 use store::parse_store;
@@ -203,10 +205,10 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Keys that move to another host, and leave nothing behind
     Migrate(MigrateArgs),
-    /// The daemon by hand
-    Agent(AgentArgs),
     /// What the agent's policy allows
     Policy(PolicyArgs),
+    /// The daemon by hand
+    Agent(AgentArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
     /// Write the man pages into a directory

@@ -35,8 +35,8 @@ pub const MAX_MEMBERS: usize = 20_000;
 pub const MAX_MEMBER: u64 = 64 * 1024;
 /// Largest `manifest.json` or `state.json`.
 pub const MAX_DOCUMENT: u64 = 24 * 1024 * 1024;
-/// Bytes of all members together: so much a reader may hold in memory.
-pub const MAX_TOTAL: u64 = 64 * 1024 * 1024;
+/// Bytes of all members together: so much a reader may hold in memory, and a restore twice.
+pub const MAX_TOTAL: u64 = 32 * 1024 * 1024;
 /// Longest path of a member, and of the extended header that holds one.
 pub const MAX_PATH: usize = 1024;
 
@@ -209,6 +209,20 @@ impl<W: Write> Writer<W> {
 ///
 /// [`ArchiveError`].
 pub fn read(
+    input: impl BufRead,
+    wanted: impl FnMut(&str) -> Option<u64>,
+    take: impl FnMut(Member),
+) -> Result<(), ArchiveError> {
+    read_up_to(MAX_TOTAL, input, wanted, take)
+}
+
+/// As [`read`], with another bound than [`MAX_TOTAL`] on what is read.
+///
+/// # Errors
+///
+/// [`ArchiveError`].
+pub fn read_up_to(
+    most: u64,
     mut input: impl BufRead,
     mut wanted: impl FnMut(&str) -> Option<u64>,
     mut take: impl FnMut(Member),
@@ -223,7 +237,7 @@ pub fn read(
         input: unpacked,
         left: MAX_UNPACKED,
     };
-    read_tar(&mut limited, &mut wanted, &mut take)?;
+    read_tar(&mut limited, most, &mut wanted, &mut take)?;
     drop(limited);
     if !input.fill_buf()?.is_empty() {
         return Err(ArchiveError::TooMuch("something after its end"));
@@ -233,6 +247,7 @@ pub fn read(
 
 fn read_tar(
     input: &mut impl Read,
+    most: u64,
     wanted: &mut dyn FnMut(&str) -> Option<u64>,
     take: &mut dyn FnMut(Member),
 ) -> Result<(), ArchiveError> {
@@ -294,8 +309,8 @@ fn read_tar(
         if size > limit {
             return Err(ArchiveError::TooMuch("a file larger than any of its kind"));
         }
-        if total > MAX_TOTAL {
-            return Err(ArchiveError::TooMuch("more than 64 MiB of keys"));
+        if total > most {
+            return Err(ArchiveError::TooMuch("more than 32 MiB of keys"));
         }
         let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         entry.read_to_end(&mut data)?;

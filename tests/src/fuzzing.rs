@@ -30,7 +30,7 @@ use signet_trust::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("keyfile", fuzz_keyfile),
     ("key_der", fuzz_key_der),
     ("wire_metadata", fuzz_wire_metadata),
@@ -40,6 +40,7 @@ pub const TARGETS: [Target; 9] = [
     ("archive", fuzz_archive),
     ("manifest", fuzz_manifest),
     ("card", fuzz_card),
+    ("shares", fuzz_shares),
 ];
 
 /// Passphrases of the seeds.
@@ -189,6 +190,11 @@ pub fn fuzz_archive(data: &[u8]) {
 /// `manifest.json` and `signet/state.json` of a backup.
 pub fn fuzz_manifest(data: &[u8]) {
     request::manifest(data);
+}
+
+/// Shares of a backup's key: files, scanned codes, words alone.
+pub fn fuzz_shares(data: &[u8]) {
+    request::shares(data);
 }
 
 /// What a card answers: metadata, certificates, attestations, signatures. The first byte picks.

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Cursor,
+    io::{self, Cursor},
     panic::resume_unwind,
     path::{Path, PathBuf},
     thread,
@@ -36,6 +36,8 @@ const FILE_NAME: &str = "restore.journal";
 const CHANGES: &str = "journal.json";
 /// Largest journal: an archive's content, and the changes of the ledger.
 const MAX_JOURNAL: usize = 96 * 1024 * 1024;
+/// Largest member that holds the changes of the ledger.
+const MAX_CHANGES: u64 = 2 * archive::MAX_DOCUMENT;
 /// Threads that write files.
 const WRITERS: usize = 8;
 /// Files that are written before they get their names: each is an open descriptor until then.
@@ -96,15 +98,21 @@ impl Journal {
             path: path.clone(),
             source,
         };
-        let mut writer = archive::Writer::new(Vec::new(), 0).map_err(failed)?;
         let changes = serde_json::to_vec(&self.changes()).map_err(|error| failed(error.into()))?;
-        writer.add(CHANGES, &changes).map_err(failed)?;
-        for file in &self.files {
-            writer.add(&file.path, &file.data).map_err(failed)?;
+        if changes.len() as u64 > MAX_CHANGES {
+            return Err(failed(io::Error::other(
+                "more changes than one restore makes",
+            )));
         }
-        let bytes = writer.finish().map_err(failed)?;
         atomic::create_dir(home)?;
-        atomic::write(&path, &bytes, Existing::Replace)
+        atomic::write_with(&path, Existing::Replace, |out| {
+            let mut writer = archive::Writer::new(out, 0)?;
+            writer.add(CHANGES, &changes)?;
+            for file in &self.files {
+                writer.add(&file.path, &file.data)?;
+            }
+            writer.finish().map(drop)
+        })
     }
 
     /// Writes the files that are not there yet, or none of them.
@@ -211,10 +219,11 @@ impl Journal {
         let mut changes = None;
         let mut files = Vec::new();
         let wanted = |path: &str| match path {
-            CHANGES => Some(archive::MAX_DOCUMENT),
+            CHANGES => Some(MAX_CHANGES),
             path => archive::size_limit(path),
         };
-        archive::read(Cursor::new(bytes), wanted, |file| {
+        let most = archive::MAX_TOTAL + MAX_CHANGES;
+        archive::read_up_to(most, Cursor::new(bytes), wanted, |file| {
             if file.path == CHANGES {
                 changes = Some(file.data);
             } else {

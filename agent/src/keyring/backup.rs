@@ -26,9 +26,9 @@ use signet_proto::{
 use signet_trust::{KeyId, payload::escape};
 use zeroize::Zeroizing;
 
+use self::members::receive;
 use self::members::{Candidate, candidates};
 pub(in crate::keyring) use self::members::{Members, receive_one, send_member};
-use self::members::receive;
 pub(in crate::keyring) use self::open::proof;
 use self::open::{Opener, Problem, of_key, prove};
 pub(in crate::keyring) use self::restore::Taking;
@@ -38,7 +38,7 @@ use crate::{
         RECOVER,
         state::{Archived, Claimed, Collection, Stone},
     },
-    ledger::NewEntry,
+    ledger::{IndexEntry, NewEntry, Place},
     presence::stream::Stream,
     service::{Shared, now, status::word},
     store::{
@@ -180,7 +180,7 @@ impl Keyring {
         let total: usize = members.values().map(|data| data.len()).sum();
         if members.len() >= archive::MAX_MEMBERS || total as u64 > archive::MAX_TOTAL {
             return Err(Fault::Usage(
-                "there are more keys than one archive holds (20,000 files, 64 MiB); --include \
+                "there are more keys than one archive holds (20,000 files, 32 MiB); --include \
                  packs the stores one by one"
                     .to_owned(),
             ));
@@ -244,11 +244,13 @@ impl Keyring {
         // Once a keyring turns out to stay closed, its other keys are not asked for.
         let mut closed: BTreeMap<&'static str, Problem> = BTreeMap::new();
         let total = listed.len();
+        let index = self.index();
+        let mut on_cards = 0;
         for (at, key) in listed.iter().enumerate() {
             if at % STEP == 0 {
                 progress(at, total, stream).await?;
             }
-            let mut entry = described(key);
+            let mut entry = described(key, index.get(&key.id));
             let store = match key.store {
                 StoreName::File if include.file => "file",
                 StoreName::Docker if include.docker => "docker",
@@ -256,6 +258,7 @@ impl Keyring {
                 #[allow(unreachable_patterns, reason = "stores that hold no files")]
                 _ => {
                     if include.cards {
+                        on_cards += 1;
                         "on its card alone".clone_into(&mut entry.problem);
                         manifest.keys.push(entry);
                     }
@@ -320,6 +323,13 @@ impl Keyring {
             }
             members.insert(entry.file.clone(), file);
             manifest.keys.push(entry);
+        }
+        if on_cards > 0 {
+            manifest.notes.push(format!(
+                "{on_cards} {} on YubiKeys alone: private keys cannot leave a card and are NOT in this \
+                 backup; public keys, attestations, cards and slots are",
+                if on_cards == 1 { "key is" } else { "keys are" },
+            ));
         }
         progress(total, total, stream).await
     }
@@ -413,7 +423,7 @@ pub(in crate::keyring) fn name(text: &str) -> String {
 }
 
 /// What is listed of a key, as the manifest has it.
-fn described(key: &Listed) -> manifest::Key {
+fn described(key: &Listed, indexed: Option<&IndexEntry>) -> manifest::Key {
     let info = key.info();
     let cards = info.cards.iter().filter_map(|on| on.card.as_ref());
     let mut entry = manifest::Key {
@@ -425,9 +435,19 @@ fn described(key: &Listed) -> manifest::Key {
         store: info.store,
         enrolled: info.state == "enrolled",
         cards: cards
-            .map(|card| manifest::Card {
-                serial: card.serial,
-                slot: card.slot.clone(),
+            .map(|card| {
+                let places = indexed.iter().flat_map(|entry| &entry.places);
+                let is = |place: &&Place| (place.serial, &place.slot) == (card.serial, &card.slot);
+                let place = places.clone().find(is).cloned().unwrap_or_default();
+                manifest::Card {
+                    serial: card.serial,
+                    slot: card.slot.clone(),
+                    origin: place.origin,
+                    firmware: place.firmware,
+                    attestation: hex::encode(place.attestation),
+                    own: hex::encode(place.own),
+                    proves: place.proves,
+                }
             })
             .collect(),
         ..manifest::Key::default()

@@ -40,6 +40,19 @@ const MAX_NAMES: u32 = 8;
 ///
 /// [`StoreError::Io`].
 pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), StoreError> {
+    write_with(path, existing, |file| file.write_all(bytes))
+}
+
+/// As [`write`], with what `fill` writes: for what need not be in memory as a whole.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(crate) fn write_with(
+    path: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), StoreError> {
     let dir = parent(path);
     let failed = |source| StoreError::Io {
         what: "write",
@@ -49,7 +62,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(),
     let (temp, mut file) = create_temp(dir).map_err(failed)?;
     let written = (|| {
         step()?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         step()?;
         file.sync_all()?;
         step()?;

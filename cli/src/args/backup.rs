@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::store::parse_store;
+use crate::shares::Threshold;
 
 /// `signet backup`
 #[derive(Args, Debug)]
@@ -35,6 +36,11 @@ pub(crate) struct BackupCreateArgs {
     /// such; repeatable
     #[arg(long, short, value_name = "RECIPIENT")]
     pub(crate) recipient: Vec<String>,
+
+    /// Encrypt to a new key that any K of N share files open, such as 3/5; they are written beside
+    /// the backup
+    #[arg(long, value_name = "K/N", value_parser = Threshold::parse, conflicts_with = "recipient")]
+    pub(crate) shares: Option<Threshold>,
 
     /// What goes in; without, everything
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
@@ -74,9 +80,20 @@ pub(crate) struct BackupOpenArgs {
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) with: OpenWithArgs,
+}
+
+/// What a backup is opened with, if not with a passphrase.
+#[derive(Args, Debug)]
+pub(crate) struct OpenWithArgs {
     /// Open it with this age identity or SSH key instead of a passphrase; repeatable
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) identity: Vec<PathBuf>,
+
+    /// Open it with shares of its key: as many as are needed, in any order; repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) share: Vec<PathBuf>,
 }
 
 /// `signet restore`
@@ -102,7 +119,6 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "STORE", value_parser = parse_store)]
     pub(crate) store: Option<String>,
 
-    /// Open it with this age identity or SSH key instead of a passphrase; repeatable
-    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) with: OpenWithArgs,
 }

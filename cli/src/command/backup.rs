@@ -4,6 +4,7 @@ mod create;
 pub(super) mod foreign;
 mod person;
 pub(super) mod sealed;
+mod shared;
 mod show;
 mod verify;
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: RestoreArgs, ctx: &mut Context) -> Result<(), Fail
     let is_dir = fs::metadata(file).map_err(unread)?.is_dir();
     let mut wrong: Vec<Missing> = Vec::new();
     let members = if !is_dir && kind(file).map_err(unread)? == Kind::Age {
-        sealed::open(file, &args.identity, ctx).await?.1
+        sealed::open(file, &args.with, ctx).await?.1
     } else {
         let found = foreign::read(file).await?;
         for note in &found.notes {

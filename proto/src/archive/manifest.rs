@@ -10,6 +10,10 @@ use super::{MAX_MEMBERS, Member, digest, is_id, key_of, path};
 pub const FORMAT: u32 = 1;
 /// Longest role, GUN, label, host or problem.
 const MAX_TEXT: usize = 1024;
+/// Most cards of one key, and the largest certificate of one (objects of a card have at most 3 KiB,
+/// SP 800-73-4, part 1, table 10).
+const MAX_CARDS: usize = 64;
+const MAX_CERTIFICATE: usize = 4096;
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +99,29 @@ pub struct Key {
     pub cards: Vec<Card>,
 }
 
-/// A card that holds a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A card that holds a key, as it was when the key came to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Card {
     /// Printed on it.
     pub serial: u32,
     /// 9a 9c 9d 9e 82-95.
     pub slot: String,
+    /// `generated` `imported`; empty if unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// Of the card.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub firmware: String,
+    /// DER of the attestation of the key, in hex; empty if there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub attestation: String,
+    /// DER of the card's own certificate, which signed that, in hex.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub own: String,
+    /// What the attestation proved then, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub proves: String,
 }
 
 /// A member that is no key.
@@ -182,6 +201,18 @@ impl Manifest {
             }
             if key.public.len() > 4096 || !key.public.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return bad("a public key is none");
+            }
+            if key.cards.len() > MAX_CARDS {
+                return bad("it names too many cards");
+            }
+            for card in &key.cards {
+                texts.extend([&card.slot, &card.origin, &card.firmware, &card.proves]);
+                let sound = |der: &String| {
+                    der.len() <= 2 * MAX_CERTIFICATE && der.bytes().all(|b| b.is_ascii_hexdigit())
+                };
+                if !sound(&card.attestation) || !sound(&card.own) {
+                    return bad("a card's certificate is none");
+                }
             }
             if key.file.is_empty() {
                 continue;

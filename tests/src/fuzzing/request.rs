@@ -52,3 +52,20 @@ pub(super) fn manifest(data: &[u8]) {
 pub(super) fn card(data: &[u8]) {
     signet_agent::read_answer(data);
 }
+
+/// A share of a backup's key; what is read is written and read again, and combines with nothing.
+pub(super) fn shares(data: &[u8]) {
+    use signet_cli::shares::{Given, combine, file::parse};
+
+    let Ok(given) = parse(data) else { return };
+    if let Given::Whole(share) = &given {
+        for again in [share.to_text(), share.to_code()] {
+            match parse(again.as_bytes()) {
+                Ok(Given::Whole(again)) => assert!(again.to_code() == share.to_code()),
+                other => panic!("what was read is written readably: {other:?}"),
+            }
+        }
+    }
+    let once = combine(vec![("once".to_owned(), Ok(given))]);
+    assert!(once.is_err(), "no share opens anything alone");
+}

@@ -2,6 +2,7 @@
 //! way, with the key directories as they were.
 
 mod hostile;
+mod shares;
 mod tombstones;
 
 use std::fs;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use age::Decryptor;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, linkat, open},
     io::Errno,
@@ -20,7 +21,8 @@ use signet_proto::{
 
 use super::{
     manifest_json, missing, passphrases,
-    sealed::{Lock, bad, with_passphrase},
+    sealed::{Lock, Opens, bad, is_same, with_identities, with_passphrase},
+    shared::Shared,
 };
 use crate::{
     Context,
@@ -45,7 +47,12 @@ pub(crate) async fn run(args: BackupCreateArgs, ctx: &mut Context) -> Result<(),
     if !dir.is_dir() {
         return Err(Failure::usage(format!("{} is no directory", dir.display())));
     }
-    let lock = Lock::new(&args.recipient, ctx).await?;
+    let shared = args.shares.map(|threshold| Shared::new(threshold, &file));
+    let shared = shared.transpose()?;
+    let lock = match &shared {
+        Some(shared) => Lock::Recipients(vec![shared.recipient()]),
+        None => Lock::new(&args.recipient, ctx).await?,
+    };
     let create = CreateBackup {
         include: args
             .include
@@ -68,7 +75,16 @@ pub(crate) async fn run(args: BackupCreateArgs, ctx: &mut Context) -> Result<(),
     };
     let (at, created) = (file.clone(), manifest.created);
     let members = archived.members;
-    blocking(move || write(&at, &dir, &lock, &members, created)).await?;
+    let write = move || {
+        write(&at, &dir, &lock, shared.as_ref(), &members, created)?;
+        Ok::<_, Failure>(shared)
+    };
+    let shared = blocking(write).await?;
+    let shares: Vec<String> = shared
+        .iter()
+        .flat_map(Shared::names)
+        .map(|name| name.display().to_string())
+        .collect();
 
     let packed = manifest
         .keys
@@ -82,6 +98,7 @@ pub(crate) async fn run(args: BackupCreateArgs, ctx: &mut Context) -> Result<(),
         object["v"] = json!(1);
         object["file"] = json!(file);
         object["log_entry"] = json!(archived.done.log_entry);
+        object["shares"] = json!(shares);
         if !missing.is_empty() {
             object["missing"] = json!(missing);
         }
@@ -111,8 +128,22 @@ pub(crate) async fn run(args: BackupCreateArgs, ctx: &mut Context) -> Result<(),
                 ctx.ui.say(format_args!("  {one}"));
             }
         }
+        let mut with = String::new();
+        if let Some(shared) = &shared {
+            let threshold = shared.threshold();
+            ctx.ui.say(format_args!(
+                "any {threshold} shares open it; keep each in another place, as a file or printed:"
+            ));
+            for share in &shares {
+                ctx.ui.data(share);
+            }
+            let needed = usize::from(threshold.needed());
+            for share in shares.iter().take(needed) {
+                with += &format!(" --share {share}");
+            }
+        }
         ctx.ui.say(format_args!(
-            "rehearse it: signet backup verify {}",
+            "rehearse it: signet backup verify {}{with}",
             file.display()
         ));
     }
@@ -132,7 +163,7 @@ pub(crate) async fn run(args: BackupCreateArgs, ctx: &mut Context) -> Result<(),
     .missing(missing))
 }
 
-fn exists(file: &Path) -> Failure {
+pub(super) fn exists(file: &Path) -> Failure {
     Failure::new(
         exit::FAILED,
         "file_exists",
@@ -146,6 +177,7 @@ fn write(
     file: &Path,
     dir: &Path,
     lock: &Lock,
+    shared: Option<&Shared>,
     members: &[Member],
     created: i64,
 ) -> Result<(), Failure> {
@@ -187,21 +219,39 @@ fn write(
     }
     if let Lock::Passphrase(passphrase) = lock {
         again.rewind().map_err(failed)?;
-        if with_passphrase(again, file, passphrase)? != members {
+        let open = |take: &mut dyn FnMut(_)| with_passphrase(again, file, passphrase, take);
+        if !is_same(members, open)? {
             return Err(bad(file, &"it does not open to what was packed"));
         }
     }
-    temp.keep(file).map_err(|error| match error.kind() {
+    if let Some(shared) = shared {
+        again.rewind().map_err(failed)?;
+        let opens: Opens = Box::new(shared.combined()?);
+        let decryptor = Decryptor::new_buffered(io::BufReader::new(again));
+        let decryptor = decryptor.map_err(|error| bad(file, &error))?;
+        let open = |take: &mut dyn FnMut(_)| with_identities(decryptor, file, &[opens], take);
+        if !is_same(members, open)? {
+            return Err(bad(file, &"its shares do not open it to what was packed"));
+        }
+        shared.write(dir)?;
+    }
+    let kept = temp.keep(file).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(file),
         _ => failed(error),
-    })?;
+    });
+    if kept.is_err()
+        && let Some(shared) = shared
+    {
+        shared.remove();
+    }
+    kept?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(failed)
 }
 
 /// A file that gets its name only when it is whole.
-enum Temporary {
+pub(super) enum Temporary {
     /// Without any name: whoever is killed leaves nothing (`O_TMPFILE`, open(2)).
     Nameless(File),
     /// Where the file system has no such files.
@@ -209,7 +259,7 @@ enum Temporary {
 }
 
 impl Temporary {
-    fn new(dir: &Path) -> io::Result<Self> {
+    pub(super) fn new(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match open(dir, flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => Ok(Self::Nameless(file.into())),
@@ -221,7 +271,7 @@ impl Temporary {
         }
     }
 
-    fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         match self {
             Self::Nameless(file) => file,
             Self::Named(named) => named.as_file(),
@@ -229,7 +279,7 @@ impl Temporary {
     }
 
     /// Gives it its name, which nobody has.
-    fn keep(self, name: &Path) -> io::Result<()> {
+    pub(super) fn keep(self, name: &Path) -> io::Result<()> {
         match self {
             Self::Nameless(file) => {
                 let own = format!("/proc/self/fd/{}", file.as_raw_fd());

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, BufReader, Read as _, Write},
     iter,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use signet_proto::archive::{self, ArchiveError, Manifest, Member, path};
 use zeroize::Zeroizing;
 
-use super::person::Person;
+use super::{person::Person, shared};
 use crate::{
     Context,
+    args::OpenWithArgs,
     failure::{Failure, exit, io_words},
     secrets::Held,
     ui::{
@@ -232,7 +233,7 @@ pub(crate) fn kind(file: &Path) -> io::Result<Kind> {
 /// Exit 5 for a wrong passphrase or identity, exit 1 for what is damaged.
 pub(crate) async fn open(
     file: &Path,
-    identities: &[PathBuf],
+    with: &OpenWithArgs,
     ctx: &mut Context,
 ) -> Result<(Manifest, Vec<Member>), Failure> {
     let read = Failure::file;
@@ -254,20 +255,15 @@ pub(crate) async fn open(
         .await
         .map_err(|error| unreadable(file, error))?;
     if !decryptor.is_scrypt() {
-        let opened = identified(identities, &ctx.ui)?;
+        let opened = identified(with, &ctx.ui)?;
         let at = file.to_owned();
-        let members = blocking(move || {
-            let identities = opened.iter().map(|identity| &**identity as &dyn Identity);
-            decryptor
-                .decrypt(identities)
-                .map_err(|error| unreadable(&at, error))
-                .and_then(|reader| unpack(BufReader::new(reader), &at))
-        });
+        let members = blocking(move || all(|take| with_identities(decryptor, &at, &opened, take)));
         return checked(file, members.await?);
     }
-    if !identities.is_empty() {
+    if !with.identity.is_empty() || !with.share.is_empty() {
         return Err(Failure::usage(format!(
-            "{} is encrypted with a passphrase, not to a recipient: leave out --identity",
+            "{} is encrypted with a passphrase, not to a recipient: leave out --identity and \
+             --share",
             file.display()
         )));
     }
@@ -281,7 +277,7 @@ pub(crate) async fn open(
         let at = file.to_owned();
         let opened = blocking(move || {
             let input = File::open(&at).map_err(|error| Failure::file("read", &at, error))?;
-            with_passphrase(input, &at, &passphrase)
+            all(|take| with_passphrase(input, &at, &passphrase, take))
         });
         match opened.await {
             Err(failure) if failure.code == WRONG && !unattended && attempt < ATTEMPTS => {}
@@ -327,7 +323,8 @@ pub(crate) fn with_passphrase(
     input: impl io::Read,
     file: &Path,
     passphrase: &Zeroizing<Vec<u8>>,
-) -> Result<Vec<Member>, Failure> {
+    take: &mut dyn FnMut(Member),
+) -> Result<(), Failure> {
     let wrong = || {
         Failure::new(
             exit::LOCKED,
@@ -345,20 +342,62 @@ pub(crate) fn with_passphrase(
         DecryptError::DecryptionFailed => wrong(),
         error => unreadable(file, error),
     })?;
-    unpack(BufReader::new(reader), file)
+    unpack(BufReader::new(reader), file, take)
 }
 
-/// Identities from files, in age's or OpenSSH's format.
-fn identified(files: &[PathBuf], ui: &Ui) -> Result<Vec<Box<dyn Identity + Send + Sync>>, Failure> {
-    if files.is_empty() {
+/// The members that `open` hands out.
+fn all(
+    open: impl FnOnce(&mut dyn FnMut(Member)) -> Result<(), Failure>,
+) -> Result<Vec<Member>, Failure> {
+    let mut members = Vec::new();
+    open(&mut |member| members.push(member))?;
+    Ok(members)
+}
+
+/// Whether `open` hands out exactly these members.
+pub(super) fn is_same(
+    members: &[Member],
+    open: impl FnOnce(&mut dyn FnMut(Member)) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
+    let mut wanted = members.iter();
+    let mut same = true;
+    open(&mut |member| same &= wanted.next() == Some(&member))?;
+    Ok(same && wanted.next().is_none())
+}
+
+/// Opens and unpacks a backup with identities.
+pub(super) fn with_identities<R: io::BufRead>(
+    decryptor: Decryptor<R>,
+    file: &Path,
+    identities: &[Opens],
+    take: &mut dyn FnMut(Member),
+) -> Result<(), Failure> {
+    let each = identities.iter();
+    let reader = decryptor.decrypt(each.map(|identity| &**identity as &dyn Identity));
+    let reader = reader.map_err(|error| unreadable(file, error))?;
+    unpack(BufReader::new(reader), file, take)
+}
+
+/// What opens a backup.
+pub(super) type Opens = Box<dyn Identity + Send + Sync>;
+
+/// Identities from files, in age's or OpenSSH's format, and the one that shares give.
+fn identified(with: &OpenWithArgs, ui: &Ui) -> Result<Vec<Opens>, Failure> {
+    let files = &with.identity;
+    if files.is_empty() && with.share.is_empty() {
         return Err(Failure::new(
             exit::LOCKED,
             "locked",
             "the backup is encrypted to a recipient, not with a passphrase",
         )
-        .fix("name the file of the identity: --identity FILE"));
+        .fix(
+            "name the file of the identity, --identity FILE, or shares of its key, --share FILE",
+        ));
     }
-    let mut found: Vec<Box<dyn Identity + Send + Sync>> = Vec::new();
+    let mut found: Vec<Opens> = Vec::new();
+    if !with.share.is_empty() {
+        found.push(Box::new(shared::combine(&with.share, ui)?));
+    }
     for file in files {
         let unread = |error| Failure::file("read", file, error);
         let mut content = Zeroizing::new(Vec::new());
@@ -441,8 +480,11 @@ pub(crate) fn bad(file: &Path, why: &dyn std::fmt::Display) -> Failure {
 }
 
 /// The members of one of our own archives.
-fn unpack(input: impl io::BufRead, file: &Path) -> Result<Vec<Member>, Failure> {
-    let mut members = Vec::new();
+fn unpack(
+    input: impl io::BufRead,
+    file: &Path,
+    take: &mut dyn FnMut(Member),
+) -> Result<(), Failure> {
     let unknown = std::cell::RefCell::new(None);
     let wanted = |path: &str| {
         let limit = archive::size_limit(path);
@@ -452,12 +494,10 @@ fn unpack(input: impl io::BufRead, file: &Path) -> Result<Vec<Member>, Failure> 
         limit
     };
     let mut input = input;
-    archive::read(&mut input, wanted, |member| members.push(member)).map_err(|error| {
-        match &error {
-            // What age says of a changed chunk has no words.
-            ArchiveError::Io(inner) => bad(file, &io_words(inner)),
-            _ => bad(file, &error),
-        }
+    archive::read(&mut input, wanted, take).map_err(|error| match &error {
+        // What age says of a changed chunk has no words.
+        ArchiveError::Io(inner) => bad(file, &io_words(inner)),
+        _ => bad(file, &error),
     })?;
     // To the end: age's last chunk says that there is no more.
     match input.fill_buf() {
@@ -470,7 +510,7 @@ fn unpack(input: impl io::BufRead, file: &Path) -> Result<Vec<Member>, Failure> 
             file,
             &format!("it holds {path:?}, which no backup holds"),
         )),
-        None => Ok(members),
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{Context, args::BackupOpenArgs, failure::Failure, ui::text::escape};
 
 /// Lists what a backup holds, without a secret and without an agent.
 pub(crate) async fn run(args: BackupOpenArgs, ctx: &mut Context) -> Result<(), Failure> {
-    let (manifest, _) = sealed::open(&args.file, &args.identity, ctx).await?;
+    let (manifest, _) = sealed::open(&args.file, &args.with, ctx).await?;
     if ctx.ui.is_json() {
         let mut object = manifest_json(&manifest);
         object["v"] = json!(1);

@@ -15,7 +15,7 @@ use crate::{
 
 /// Opens every key of a backup.
 pub(crate) async fn run(args: BackupOpenArgs, ctx: &mut Context) -> Result<(), Failure> {
-    let (manifest, members) = sealed::open(&args.file, &args.identity, ctx).await?;
+    let (manifest, members) = sealed::open(&args.file, &args.with, ctx).await?;
     let rehearse = RehearseBackup {
         source: args.file.display().to_string(),
     };
