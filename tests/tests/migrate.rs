@@ -1,17 +1,24 @@
 //! Keys that move between two homes, by files: signed with on the new host afterwards, refused on
 //! the old one.
 
+#[path = "migrate/bad.rs"]
+mod bad;
+#[path = "migrate/guide.rs"]
+mod guide;
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use signet_tests::lab::ssh::SSH_HOST;
 use signet_tests::lab::{REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE};
 use signet_tests::steps::files;
-use signet_tests::{Home, Lab, Output, Run};
+use signet_tests::{Cli, Home, Lab, Output, Run};
 
-/// `signet migrate ARGS`, unattended, with every passphrase of the keys.
-fn migrate(home: &Home, args: &[&str]) -> Output {
+/// `signet migrate`, unattended, with every passphrase of the keys.
+fn prepared(home: &Home) -> Command {
     let mut command = home.unattended();
     command
         .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
@@ -20,9 +27,12 @@ fn migrate(home: &Home, args: &[&str]) -> Output {
             "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
             REPOSITORY_PASSPHRASE,
         )
-        .args(["--yes", "migrate"])
-        .args(args);
-    command.run()
+        .args(["--yes", "migrate"]);
+    command
+}
+
+fn migrate(home: &Home, args: &[&str]) -> Output {
+    prepared(home).args(args).run()
 }
 
 fn text(path: &Path) -> &str {
@@ -174,13 +184,10 @@ fn keys_move_by_files_and_leave_nothing_behind() {
 }
 
 /// `signet migrate send --ssh`, unattended, with every passphrase of the keys on this side.
-fn over_ssh(home: &Home, config: &Path, args: &[&str]) -> Output {
-    let args = [
-        &["send", "--ssh", SSH_HOST, "--ssh-config", text(config)],
-        args,
-    ]
-    .concat();
-    migrate(home, &args)
+fn over_ssh(home: &Home, bin: &Path) -> Output {
+    let mut command = prepared(home);
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    command.args(["send", "--ssh", SSH_HOST]).run()
 }
 
 #[test]
@@ -188,7 +195,7 @@ fn one_command_moves_keys_over_ssh() {
     let mut lab = Lab::builder().build();
     let (old, new) = (with_keys(&lab), lab.home());
     let ssh = lab.ssh_into(&new);
-    let moved = over_ssh(&old, ssh.config(), &[]);
+    let moved = over_ssh(&old, ssh.bin());
     assert_eq!(moved.code(), Some(0), "{}\n{}", moved.text(), ssh.log());
     moved.says("retired means");
     assert_eq!(
@@ -239,7 +246,7 @@ fn a_connection_that_drops_at_any_moment_is_gone_on_with() {
     let total: usize = {
         let (old, new) = (with_keys(&lab), lab.home());
         let ssh = lab.ssh_into(&new);
-        over_ssh(&old, &ssh.config_through("whole", &proxy(0)), &[]).ok();
+        over_ssh(&old, &ssh.bin_through("whole", &proxy(0))).ok();
         let counted = fs::read_to_string(&count).expect("it was counted");
         counted.parse().expect("a number")
     };
@@ -248,7 +255,7 @@ fn a_connection_that_drops_at_any_moment_is_gone_on_with() {
         let limit = total * cut / (CUTS + 1) + 200;
         let (old, new) = (with_keys(&lab), lab.home());
         let ssh = lab.ssh_into(&new);
-        let dropped = over_ssh(&old, &ssh.config_through("cut", &proxy(limit)), &[]);
+        let dropped = over_ssh(&old, &ssh.bin_through("cut", &proxy(limit)));
         let usable = |home: &Home| -> Vec<Value> {
             let keys = home.keys().into_iter();
             keys.filter(|key| key["state"] == "enrolled")
@@ -265,7 +272,7 @@ fn a_connection_that_drops_at_any_moment_is_gone_on_with() {
             "cut at {limit} of {total}: {}",
             dropped.text()
         );
-        let again = over_ssh(&old, ssh.config(), &[]);
+        let again = over_ssh(&old, ssh.bin());
         // Where all was done but the farewell there is nothing left to move.
         let ends = (state(&old), state(&new));
         assert_eq!(
@@ -282,3 +289,68 @@ fn a_connection_that_drops_at_any_moment_is_gone_on_with() {
 
 /// Places at which the connection is cut.
 const CUTS: usize = 6;
+
+#[test]
+fn the_new_host_signs_with_the_moved_keys_and_the_old_one_does_not() {
+    let lab = Lab::start();
+    let (old, new) = (lab.home(), lab.home());
+    let image = |tag: &str| lab.import_image(&format!("acme/app:{tag}"));
+    let docker_pushes = |home: &Home, image: &str| {
+        lab.docker_trusted(Cli::Debian13, home.docker_config())
+            .args(["push", image])
+            .run()
+    };
+    let signet_pushes = |home: &Home, image: &str| {
+        home.unattended()
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+            .env("DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE", ROOT_PASSPHRASE)
+            .env(
+                "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+                REPOSITORY_PASSPHRASE,
+            )
+            .args(["push", image])
+            .run()
+    };
+    docker_pushes(&old, &image("v1")).ok();
+    signet_pushes(&old, &image("v2")).ok();
+    let before = files(&old.docker_config().join("trust/private"));
+    assert_eq!(before.len(), 2, "root and targets");
+
+    let dir = lab.fresh_dir("m");
+    let [offer, package, receipt, note] =
+        ["offer", "package", "receipt", "note"].map(|name| dir.join(name));
+    migrate(&new, &["receive", "-o", text(&offer)]).ok();
+    migrate(&old, &["send", text(&offer), "-o", text(&package)]).ok();
+    migrate(&new, &["receive", text(&package), "-o", text(&receipt)]).ok();
+    // Until the receipt is read both sign.
+    signet_pushes(&old, &image("v3")).ok();
+    docker_pushes(&new, &image("v4")).ok();
+    migrate(&old, &["finish", text(&receipt), "-o", text(&note)]).ok();
+    migrate(&new, &["receive", text(&note)]).ok();
+
+    docker_pushes(&new, &image("v5"))
+        .ok()
+        .says("Successfully signed");
+    let v6 = image("v6");
+    signet_pushes(&new, &v6).ok();
+    lab.everybody_pulls(&v6);
+
+    let refused = docker_pushes(&old, &image("v7"));
+    assert_ne!(refused.code(), Some(0), "{}", refused.text());
+    let refused = signet_pushes(&old, &image("v8"));
+    assert_ne!(refused.code(), Some(0), "{}", refused.text());
+
+    // Somebody puts the files back.
+    for (path, bytes) in before {
+        fs::write(&path, bytes).expect("the directory is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    }
+    let refused = signet_pushes(&old, &image("v9"));
+    assert_ne!(refused.code(), Some(0), "{}", refused.text());
+    refused.says("moved to");
+    let listed = old.keys();
+    assert!(
+        listed.iter().all(|key| key["state"] == "retired"),
+        "{listed:#?}"
+    );
+}

@@ -17,7 +17,7 @@ pub(crate) enum NewState {
     Received,
     /// Keys are here and proved; the old host may still hold them.
     Proved,
-    /// The old host has said that it retired what was proved.
+    /// The old host has said that it retired every key.
     Closed,
     /// Given up here.
     Cancelled,
@@ -221,8 +221,8 @@ impl New {
                 retired.extend(key.named.key_id());
             }
         }
-        let open = |key: &Arrival| !key.proof.is_empty() && !key.retired;
-        if !self.keys.iter().any(open) && self.keys.iter().any(|key| key.retired) {
+        // What the old host has not retired may still come.
+        if self.keys.iter().all(|key| key.retired) {
             self.state = NewState::Closed;
         }
         Ok(retired)

@@ -62,10 +62,6 @@ pub(crate) struct MigrateSendArgs {
     /// Do all of it over ssh: offer, package, receipt and closing note
     #[arg(long, value_name = "USER@HOST", value_hint = ValueHint::Hostname, conflicts_with = "output")]
     pub(crate) ssh: Option<String>,
-
-    /// Configuration file for ssh, as `ssh -F` takes it
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "ssh")]
-    pub(crate) ssh_config: Option<PathBuf>,
 }
 
 /// `signet migrate finish`

@@ -12,6 +12,7 @@ use super::Lab;
 use super::command::{Run as _, clean};
 use super::home::{Home, built};
 use super::keeper::Peer;
+use crate::steps::write_script;
 
 /// What a client calls the machine.
 pub const SSH_HOST: &str = "newhost";
@@ -23,7 +24,7 @@ const PRIVSEP: &str = "/run/sshd";
 #[derive(Debug)]
 pub struct Ssh {
     dir: PathBuf,
-    config: PathBuf,
+    bin: PathBuf,
     log: PathBuf,
     _peer: Peer,
 }
@@ -68,35 +69,32 @@ impl Lab {
             dir.join("known_hosts"),
             format!("[127.0.0.1]:{port} {host_key}"),
         )?;
-        let config = dir.join("ssh_config");
-        fs::write(&config, client_config(port, &dir))?;
+        let bin = wrapper(&dir, "bin", &client_config(port, &dir))?;
         Ok(Ssh {
             log: self.root.join("log/sshd.log"),
             dir,
-            config,
+            bin,
             _peer: peer,
         })
     }
 }
 
 impl Ssh {
-    /// For `ssh -F`: knows [`SSH_HOST`], its key and the user's.
+    /// A directory for the PATH: its `ssh` knows [`SSH_HOST`], its key and the user's.
     #[must_use]
-    pub fn config(&self) -> &Path {
-        &self.config
+    pub fn bin(&self) -> &Path {
+        &self.bin
     }
 
-    /// As [`Ssh::config`], through a command that carries the bytes.
+    /// As [`Ssh::bin`], through a command that carries the bytes.
     ///
     /// # Panics
     /// When the lab's directory cannot be written.
     #[must_use]
-    pub fn config_through(&self, name: &str, proxy: &str) -> PathBuf {
-        let plain = fs::read_to_string(&self.config).expect("it was written");
-        let config = self.dir.join(name);
-        fs::write(&config, format!("{plain}  ProxyCommand {proxy}\n"))
-            .expect("the lab's directory is ours");
-        config
+    pub fn bin_through(&self, name: &str, proxy: &str) -> PathBuf {
+        let plain = fs::read_to_string(self.bin.join("config")).expect("it was written");
+        wrapper(&self.dir, name, &format!("{plain}  ProxyCommand {proxy}\n"))
+            .expect("the lab's directory is ours")
     }
 
     /// What the server has logged.
@@ -104,6 +102,20 @@ impl Ssh {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// Debian's `ssh` with a configuration: it looks for the user's own by the password file, not by
+/// HOME.
+fn wrapper(dir: &Path, name: &str, config: &str) -> Result<PathBuf> {
+    let bin = dir.join(name);
+    fs::create_dir(&bin)?;
+    fs::write(bin.join("config"), config)?;
+    let script = format!(
+        "#!/bin/sh\nexec /usr/bin/ssh -F '{}/config' \"$@\"\n",
+        bin.display()
+    );
+    write_script(&bin.join("ssh"), &script);
+    Ok(bin)
 }
 
 /// What a session of this home has: as [`Home::signet`], with `signet` on the PATH.

@@ -19,7 +19,7 @@ use crate::{
 /// Packs the keys for an offer.
 pub(super) async fn send(args: MigrateSendArgs, ctx: &mut Context) -> Result<(), Failure> {
     if let Some(target) = args.ssh {
-        return ssh::send(&target, args.ssh_config.as_deref(), args.arguments, ctx).await;
+        return ssh::send(&target, args.arguments, ctx).await;
     }
     let (line, keys) = offer_of(args.arguments)?;
     let offer = Offer::parse(&line).map_err(|error| bad_offer(&error))?;

@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -39,14 +38,13 @@ const MAX_RETIRED: usize = 8;
 /// The old host: sends keys, reads the receipt, retires them, hands over the note.
 pub(super) async fn send(
     target: &str,
-    config: Option<&Path>,
     keys: Vec<String>,
     ctx: &mut Context,
 ) -> Result<(), Failure> {
     if target.is_empty() || target.starts_with('-') {
         return Err(Failure::usage(format!("{:?} is no host", escape(target))));
     }
-    let mut ssh = start(target, config)?;
+    let mut ssh = start(target)?;
     let (Some(output), Some(input)) = (ssh.stdin.take(), ssh.stdout.take()) else {
         return Err(Failure::new(exit::FAILED, "ssh", "ssh has no streams"));
     };
@@ -69,12 +67,9 @@ pub(super) async fn send(
     }
 }
 
-fn start(target: &str, config: Option<&Path>) -> Result<Child, Failure> {
+fn start(target: &str) -> Result<Child, Failure> {
     let mut ssh = Command::new("ssh");
     ssh.arg("-T");
-    if let Some(config) = config {
-        ssh.arg("-F").arg(config);
-    }
     // What is after the host is the command; what is before it cannot be an option.
     ssh.args(["--", target, "signet", "migrate", "receive", "--stdio"])
         .stdin(Stdio::piped())

@@ -60,6 +60,10 @@ pub(super) fn lines(migration: &Migration) -> Vec<String> {
                 .to_owned()
         }
         (_, "received") => "  no key is proved yet: take the package in again".to_owned(),
+        (_, "proved") if !migration.keys.iter().any(|key| key.state == "proved") => format!(
+            "  what is proved is retired on {peer}; missing keys stay there until the package is \
+             taken in again"
+        ),
         (_, "proved") => format!(
             "  {peer} may still hold these keys; missing: its closing note (signet migrate finish \
              RECEIPT there, signet migrate receive NOTE here)"
