@@ -6,6 +6,7 @@
 mod arguments;
 pub mod caller;
 pub mod harden;
+pub(crate) mod helper;
 pub mod incoming;
 pub mod socket;
 

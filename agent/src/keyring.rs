@@ -16,6 +16,7 @@ mod backup;
 mod base;
 mod cards;
 mod claims;
+mod check;
 pub(crate) mod checkpoint;
 mod collection;
 mod creation;

@@ -19,6 +19,7 @@
 //! confirm = true                  # a yes on top of it
 //! max_expiry = "400d"
 //! per_day = 20                    # signatures within 24 hours
+//! check = ["/usr/bin/scan"]       # run before tags are signed; `keyring/check.rs`
 //! ```
 //!
 //! A rule can only add to what the defaults ask: root keys, overrides and opaque payloads need a
@@ -62,6 +63,7 @@ struct Rule {
     /// Seconds.
     max_expiry: Option<i64>,
     per_day: Option<u64>,
+    check: Vec<String>,
 }
 
 /// What a rule says.
@@ -200,6 +202,8 @@ pub struct Decision {
     pub grade: u32,
     /// A yes is wanted on top of it.
     pub confirm: bool,
+    /// A command, program and arguments, that has to agree; none if empty.
+    pub check: Vec<String>,
     /// In words.
     pub why: String,
 }
@@ -264,6 +268,7 @@ impl Rule {
             verdict,
             grade: 0,
             confirm: false,
+            check: Vec::new(),
             why,
         };
         if self.verdict == Verdict::Deny {
@@ -297,6 +302,7 @@ impl Rule {
         Decision {
             grade,
             confirm: self.confirm,
+            check: self.check.clone(),
             ..named(
                 self.verdict,
                 format!("the rule {:?} decides; {}", self.name, wanted(grade)),
@@ -320,6 +326,7 @@ pub fn decide(policy: &Policy, asked: &Asked<'_>) -> Decision {
                 verdict: Verdict::Allow,
                 grade,
                 confirm: false,
+                check: Vec::new(),
                 why: format!("no rule is about it; {}", wanted(grade)),
             }
         }

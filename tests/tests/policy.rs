@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use rustix::process::{Signal, kill_process};
-use signet_tests::steps::{DIGEST, SIZE};
+use signet_tests::steps::{DIGEST, SIZE, write_script};
 use signet_tests::{Home, Lab, Output, Run};
 
 const GUN: &str = "registry.example.com/acme/app";
@@ -134,4 +134,65 @@ fn a_rule_counts_signatures_and_bounds_expiries() {
     );
     reload(&home, "short");
     sign(&home, "v3").run().exits(4).says("allows 30");
+}
+
+/// The block of this language in the guide.
+fn block(guide: &str, language: &str) -> String {
+    let start = guide.find(&format!("```{language}\n")).expect("a block");
+    let text = &guide[start..];
+    let text = &text[text.find('\n').unwrap() + 1..];
+    text[..text.find("\n```").unwrap() + 1].to_owned()
+}
+
+#[test]
+fn the_guides_checker_decides_what_is_signed_and_an_override_is_logged() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    let guide = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/guides/scan-before-sign.md"
+    );
+    let guide = fs::read_to_string(guide).unwrap();
+    let program = home.user_home().join("check-sbom");
+    let sboms = home.user_home().join("sboms");
+    fs::create_dir(&sboms).unwrap();
+    write_script(&program, &block(&guide, "python"));
+    let rule = block(&guide, "toml")
+        .replace("/usr/local/bin/check-sbom", program.to_str().unwrap())
+        .replace("/srv/sboms", sboms.to_str().unwrap());
+    write(&home, &rule);
+    fs::write(sboms.join("denied"), "openssl@1.0.2\n").unwrap();
+
+    sign(&home, "v1")
+        .run()
+        .exits(4)
+        .says("no bill of materials")
+        .says("--allow check");
+    let sbom = |version: &str| {
+        let text =
+            format!("{{\"packages\":[{{\"name\":\"openssl\",\"versionInfo\":\"{version}\"}}]}}");
+        let name = format!("{}.spdx.json", DIGEST.trim_start_matches("sha256:"));
+        fs::write(sboms.join(name), text).unwrap();
+    };
+    sbom("1.0.2");
+    sign(&home, "v1").run().exits(4).says("has openssl@1.0.2");
+    sbom("3.0.15");
+    sign(&home, "v1").run().ok();
+    sbom("1.0.2");
+    let mut anyway = sign(&home, "v2");
+    anyway.args(["--allow", "check"]);
+    anyway.run().ok();
+    let shown = home.signet().args(["log", "show"]).run().ok();
+    for words in [
+        "1 packages, none denied",
+        "rule check",
+        "check-sbom: refuses it",
+        "[released]",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+
+    // One that does not run refuses.
+    fs::remove_file(&program).unwrap();
+    sign(&home, "v3").run().exits(4).says("cannot be run");
 }

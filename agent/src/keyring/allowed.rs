@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use signet_proto::v1::{ExplainReply, ExplainRequest};
 use signet_trust::{
-    Gun, KeyId,
+    Gun, KeyId, RoleName,
     document::Document,
     payload::{Item, Payload},
 };
@@ -29,6 +29,16 @@ pub(super) struct Allowed {
     pub(super) confirm: Vec<String>,
     /// The rules that decided.
     pub(super) rules: Vec<String>,
+    /// What has to agree.
+    pub(super) checks: Vec<Check>,
+}
+
+/// A command that has to agree before tags of these roles are signed.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    /// Program and arguments.
+    pub(super) command: Vec<String>,
+    pub(super) roles: Vec<RoleName>,
 }
 
 impl Keyring {
@@ -89,7 +99,7 @@ impl Keyring {
                     signed_today: self.signed_today(&policy, id).await?,
                     now: now(),
                 };
-                allowed.take(decide(&policy, &asked))?;
+                allowed.take(decide(&policy, &asked), &item.role)?;
             }
         }
         Ok(allowed)
@@ -164,7 +174,7 @@ impl Keyring {
 }
 
 impl Allowed {
-    fn take(&mut self, decision: Decision) -> Result<(), Fault> {
+    fn take(&mut self, decision: Decision, role: &RoleName) -> Result<(), Fault> {
         if decision.verdict == Verdict::Deny {
             return Err(Fault::Policy {
                 rule: decision.rule.unwrap_or_default(),
@@ -172,6 +182,19 @@ impl Allowed {
             });
         }
         self.grade = self.grade.max(decision.grade);
+        if !decision.check.is_empty() {
+            let known = self
+                .checks
+                .iter_mut()
+                .find(|check| check.command == decision.check);
+            match known {
+                Some(check) => check.roles.push(role.clone()),
+                None => self.checks.push(Check {
+                    command: decision.check.clone(),
+                    roles: vec![role.clone()],
+                }),
+            }
+        }
         if let Some(rule) = decision.rule {
             if decision.confirm && !self.confirm.contains(&rule) {
                 self.confirm.push(rule.clone());

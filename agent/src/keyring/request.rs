@@ -1,8 +1,8 @@
 //! One `Sign` stream, from its first byte to the server's answer.
 //!
-//! `parse → verify base → guard → consent and secrets → sign → verify → record → release`. The
-//! stores verify what they sign with the public key; the recorder re-checks the guard's history in
-//! the transaction that writes the entries; only then does a signature leave.
+//! `parse → verify base → policy → guard → check → consent and secrets → sign → verify → record →
+//! release`. The stores verify what they sign with the public key; the recorder re-checks the
+//! guard's history in the transaction that writes the entries; only then does a signature leave.
 
 mod head;
 mod release;
@@ -16,6 +16,7 @@ use super::{
     Fault, Keyring, Person,
     base::{self, Found, Named},
     collection::{Held, Turn},
+    check as checks,
     creation::Created,
     sign::Order,
 };
@@ -276,7 +277,7 @@ impl Request<'_> {
         self.keyring
             .allowed(gun, &open.items[before..], &self.person.caller, false)
             .await?;
-        let pass = match check(&history, &question) {
+        let mut pass = match check(&history, &question) {
             Ok(pass) => pass,
             Err(refusal) => {
                 if let Some(base) = &open.base {
@@ -305,7 +306,8 @@ impl Request<'_> {
             .allowed(gun, new, &self.person.caller, overrides)
             .await?;
         let supersedes = self.superseded(&pass, &turn).await?;
-        let summary = self.summary(&history, &pass, &supersedes, before);
+        let mut summary = self.summary(&history, &pass, &supersedes, before);
+        let allowed = self.put_to_policy(&mut pass, &mut summary, before).await?;
         self.announce_first_use(&pass, stream).await?;
         let open = self
             .open
@@ -344,6 +346,40 @@ impl Request<'_> {
                     .to_owned(),
             });
         }
+    /// Asks the policy about what the guard passed, and runs the checks that its rules name.
+    async fn put_to_policy(
+        &self,
+        pass: &mut Pass,
+        summary: &mut Vec<String>,
+        from: usize,
+    ) -> Result<Allowed, Fault> {
+        let open = self
+            .open
+            .as_ref()
+            .expect("a step belongs to an open request");
+        let (gun, items) = (&open.head.gun, &open.items[from..]);
+        let caller = &self.person.caller;
+        let overrides = !pass.overrides.is_empty();
+        let allowed = self.keyring.allowed(gun, items, caller, overrides).await?;
+        let base = open.base.as_ref();
+        let who = caller.describe();
+        let checked = checks::run(&allowed.checks, gun, base, items, summary, &who).await?;
+        summary.extend(checked.words);
+        let Some(reason) = checked.refused else {
+            return Ok(allowed);
+        };
+        if !open.head.allow.contains(&Rule::Check) {
+            return Err(Fault::Refused {
+                rule: Rule::Check,
+                reason,
+                next: 0,
+                can_override: true,
+            });
+        }
+        pass.overrides.push(Rule::Check);
+        self.keyring.allowed(gun, items, caller, true).await
+    }
+
         open.overrides.clone_from(&pass.overrides);
         self.release(before, made, pass, history, summary, turn, stream)
             .await

@@ -8,7 +8,8 @@ use super::{DAY, Hours, Kind, MIN_PREFIX, Pattern, Policy, Rule, TOUCH, Verdict}
 
 /// More rules than anybody can oversee.
 const MAX_RULES: usize = 256;
-const MEMBERS: [&str; 13] = [
+const MEMBERS: [&str; 14] = [
+    "check",
     "confirm",
     "do",
     "exe",
@@ -132,6 +133,16 @@ fn read(table: &Table, number: usize) -> Result<Rule, BadPolicy> {
             }
             "confirm" => {
                 rule.confirm = value.as_bool().ok_or_else(|| wrong("true or false"))?;
+            }
+            "check" => {
+                let program = |command: &Vec<String>| {
+                    command
+                        .first()
+                        .is_some_and(|program| program.starts_with('/'))
+                };
+                let command = texts().filter(program);
+                rule.check = command
+                    .ok_or_else(|| wrong("a command: an absolute path and its arguments"))?;
             }
             "max_expiry" => {
                 let days = value.as_str().and_then(days);

@@ -217,6 +217,10 @@ fn what_is_not_understood_is_an_error_that_names_it() {
         ),
         ("[[policy]]\ndo = \"ask\"\nguns = []", "a list of texts"),
         (
+            "[[policy]]\ndo = \"ask\"\ncheck = [\"scan\"]",
+            "an absolute path",
+        ),
+        (
             "[[policy]]\nname = \"a\"\ndo = \"ask\"\n[[policy]]\nname = \"a\"\ndo = \"ask\"",
             "two rules have the name",
         ),

@@ -9,14 +9,10 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
+use crate::daemon::helper;
 
 /// Where journald takes entries (systemd.journal-fields(7), "Native Journal Protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -117,49 +113,12 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
 }
 
 fn run(command: &[String], line: &str) -> io::Result<()> {
-    let [program, arguments @ ..] = command else {
-        return Err(io::Error::other("it names no program"));
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| name == "HOME" || name == "USER"))
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let written = child
-        .stdin
-        .take()
-        .expect("it was asked for")
-        .write_all(format!("{line}\n").as_bytes());
-    let status = wait(&mut child)?;
-    match (status, written) {
-        (Some(status), _) if !status.success() => {
-            Err(io::Error::other(format!("{program}: {status}")))
-        }
-        (None, _) => Err(io::Error::other(format!("{program} took too long"))),
-        // It may have known enough before it read everything.
-        (Some(_), _) => Ok(()),
+    let program = command.first().map_or("", String::as_str);
+    match helper::run(command, &format!("{line}\n"), PATIENCE)?.status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(io::Error::other(format!("{program}: {status}"))),
+        None => Err(io::Error::other(format!("{program} took too long"))),
     }
-}
-
-/// Waits for its end, at most [`PATIENCE`]; `None` when it had to be killed.
-fn wait(child: &mut Child) -> io::Result<Option<std::process::ExitStatus>> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("it has no process ID"))?;
-    let ended = pidfd_open(pid, PidfdFlags::empty())?;
-    let patience = Timespec {
-        tv_sec: PATIENCE.as_secs().cast_signed(),
-        tv_nsec: 0,
-    };
-    if poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience))? == 0 {
-        child.kill()?;
-        child.wait()?;
-        return Ok(None);
-    }
-    child.wait().map(Some)
 }
 
 #[cfg(test)]
@@ -198,15 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn a_command_gets_the_line_and_nothing_of_our_environment() {
+    fn a_command_gets_the_line_and_its_failure_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        let script = format!("cat >{0}; env >>{0}", out.display());
+        let script = format!("cat >{}", out.display());
         let command = ["/bin/sh", "-c", &script].map(str::to_owned);
         run(&command, "the line").unwrap();
-        let text = std::fs::read_to_string(&out).unwrap();
-        assert!(text.starts_with("the line\n"), "{text}");
-        assert!(!text.contains("CARGO"), "{text}");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "the line\n");
         let failed = run(&["/bin/false".to_owned()], "x").unwrap_err();
         assert!(failed.to_string().contains("/bin/false"), "{failed}");
     }
