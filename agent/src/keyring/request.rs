@@ -14,9 +14,10 @@ pub(super) use self::{head::Head, release::claims};
 use self::{head::Room, release::Released};
 use super::{
     Fault, Keyring, Person,
+    allowed::Allowed,
     base::{self, Found, Named},
-    collection::{Held, Turn},
     check as checks,
+    collection::{Held, Turn},
     creation::Created,
     sign::Order,
 };
@@ -299,12 +300,6 @@ impl Request<'_> {
         if self.person.caller.is_forwarded() {
             return Err(Fault::Forwarded);
         }
-        let overrides = !pass.overrides.is_empty();
-        let new = &open.items[before..];
-        let allowed = self
-            .keyring
-            .allowed(gun, new, &self.person.caller, overrides)
-            .await?;
         let supersedes = self.superseded(&pass, &turn).await?;
         let mut summary = self.summary(&history, &pass, &supersedes, before);
         let allowed = self.put_to_policy(&mut pass, &mut summary, before).await?;
@@ -333,7 +328,7 @@ impl Request<'_> {
             items: &open.items,
             from: before,
             docker_dir: &open.head.docker_dir,
-            fresh: overrides || allowed.grade > 0,
+            fresh: !pass.overrides.is_empty() || allowed.grade > 0,
         };
         let made = self
             .keyring
@@ -346,6 +341,11 @@ impl Request<'_> {
                     .to_owned(),
             });
         }
+        open.overrides.clone_from(&pass.overrides);
+        self.release(before, made, pass, history, summary, turn, stream)
+            .await
+    }
+
     /// Asks the policy about what the guard passed, and runs the checks that its rules name.
     async fn put_to_policy(
         &self,
@@ -378,11 +378,6 @@ impl Request<'_> {
         }
         pass.overrides.push(Rule::Check);
         self.keyring.allowed(gun, items, caller, true).await
-    }
-
-        open.overrides.clone_from(&pass.overrides);
-        self.release(before, made, pass, history, summary, turn, stream)
-            .await
     }
 
     /// The words for the person and the log.

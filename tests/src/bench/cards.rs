@@ -1,6 +1,8 @@
 //! A signature by a virtual YubiKey whose computation takes as long as a real one's: what the
 //! commands of several programs say to the card for it, and how long they take as a whole.
 
+pub mod held;
+
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};

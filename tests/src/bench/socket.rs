@@ -15,7 +15,7 @@ use signet_agent::service::Shared;
 use signet_proto::v1::{
     Answer, Base, Chunk, Item, Part, PromptMode, Report, Secret, SignEvent, SignRequest, Start,
     Step, answer, part::Kind, report::Outcome, secret, sign_event::Event, sign_request::Message,
-    signer_client::SignerClient,
+    signer_client::SignerClient, waiting,
 };
 use signet_trust::{
     Algorithm, Method, PrivateKey, RoleName, Signature,
@@ -30,7 +30,7 @@ use tonic::{
 };
 
 use super::collection::{Collection, target};
-use crate::lab::KEYRING_PASSPHRASE;
+use crate::lab::{KEYRING_PASSPHRASE, cards::now};
 
 /// A client that has one document after the other signed.
 pub trait Signs: Send + 'static {
@@ -62,7 +62,7 @@ pub async fn connect(socket: &Path) -> Result<Way> {
 /// One collection whose snapshot and timestamp this client signs itself, as a server would.
 #[derive(Debug)]
 pub struct Publisher {
-    collection: Collection,
+    collection: Arc<Collection>,
     agent: Way,
     reports: bool,
     /// The published base: kind, role, document, SHA-256.
@@ -72,6 +72,10 @@ pub struct Publisher {
     sent: bool,
     released: Option<Vec<u8>>,
     count: u64,
+    /// What is typed when the agent asks.
+    secret: &'static str,
+    /// When the agent last said that a card waits to be touched ([`crate::lab::cards::now`]).
+    touch_noticed: Option<u64>,
 }
 
 /// Where the agent is.
@@ -151,7 +155,7 @@ impl Publisher {
             (kind, role, wire, sha256)
         });
         Ok(Self {
-            collection,
+            collection: Arc::new(collection),
             agent,
             reports,
             parts: parts.into(),
@@ -159,6 +163,8 @@ impl Publisher {
             sent: false,
             released: None,
             count: 0,
+            secret: KEYRING_PASSPHRASE,
+            touch_noticed: None,
         })
     }
 
@@ -166,6 +172,31 @@ impl Publisher {
     #[must_use]
     pub fn collection(&self) -> &Collection {
         &self.collection
+    }
+
+    /// Another client of the same collection, not connected and without what the agent has already.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            collection: Arc::clone(&self.collection),
+            agent: Way::None,
+            parts: self.parts.clone(),
+            targets: self.targets.clone(),
+            sent: false,
+            released: None,
+            ..*self
+        }
+    }
+
+    /// Types this when the agent asks, instead of the keyring's passphrase.
+    pub fn types(&mut self, secret: &'static str) {
+        self.secret = secret;
+    }
+
+    /// When the agent said that a card waits to be touched, by the clock of the cards.
+    #[must_use]
+    pub fn touch_noticed(&self) -> Option<u64> {
+        self.touch_noticed
     }
 
     /// Asks this agent from now on.
@@ -217,7 +248,12 @@ impl Publisher {
                     break start.elapsed();
                 }
                 // The first time.
-                Some(Event::Prompt(prompt)) => stream.say(passphrase(prompt.id)).await?,
+                Some(Event::Prompt(prompt)) => stream.say(typed(prompt.id, self.secret)).await?,
+                Some(Event::Waiting(waiting)) => {
+                    if let Some(waiting::What::Touch(_)) = waiting.what {
+                        self.touch_noticed = Some(now());
+                    }
+                }
                 Some(Event::Notice(_) | Event::Queued(_)) => {}
                 other => bail!("unexpected answer {other:?}"),
             }
@@ -327,9 +363,9 @@ fn request(message: Message) -> SignRequest {
     }
 }
 
-fn passphrase(prompt_id: String) -> Message {
+fn typed(prompt_id: String, secret: &str) -> Message {
     let secret = Secret {
-        value: KEYRING_PASSPHRASE.as_bytes().to_vec(),
+        value: secret.as_bytes().to_vec(),
         source: secret::Source::Typed.into(),
     };
     Message::Answer(Answer {
