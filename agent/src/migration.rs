@@ -19,7 +19,7 @@ use signet_proto::migration::{BadMessage, Note};
 use signet_trust::{KeyId, KeyType, PublicKey};
 
 pub(crate) use self::{
-    new::{Arrival, New},
+    new::{Arrival, New, NewState},
     old::{Departure, Moved, Old},
 };
 

@@ -30,7 +30,7 @@ use signet_trust::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     ("keyfile", fuzz_keyfile),
     ("key_der", fuzz_key_der),
     ("wire_metadata", fuzz_wire_metadata),
@@ -41,6 +41,8 @@ pub const TARGETS: [Target; 10] = [
     ("manifest", fuzz_manifest),
     ("card", fuzz_card),
     ("shares", fuzz_shares),
+    ("offer", fuzz_offer),
+    ("receipt", fuzz_receipt),
 ];
 
 /// Passphrases of the seeds.
@@ -195,6 +197,16 @@ pub fn fuzz_manifest(data: &[u8]) {
 /// Shares of a backup's key: files, scanned codes, words alone.
 pub fn fuzz_shares(data: &[u8]) {
     request::shares(data);
+}
+
+/// The line that a new host gives to an old one.
+pub fn fuzz_offer(data: &[u8]) {
+    request::offer(data);
+}
+
+/// The other messages of a move: receipts, closing notes, what a package says of itself.
+pub fn fuzz_receipt(data: &[u8]) {
+    request::receipt(data);
 }
 
 /// What a card answers: metadata, certificates, attestations, signatures. The first byte picks.

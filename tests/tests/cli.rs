@@ -76,8 +76,7 @@ fn names_of_later_releases_are_said_to_be_that() {
     let lab = Lab::builder().build();
     let home = lab.home();
     for args in [
-        &["migrate", "receive"][..],
-        &["repo", "rotate", "root"],
+        &["repo", "rotate", "root"][..],
         &["signer", "add", "alice"],
         &["log", "verify"],
     ] {

@@ -56,6 +56,9 @@ pub(crate) struct New {
     /// This host's name.
     pub(crate) host: String,
     pub(crate) state: NewState,
+    /// Whom it was offered to over a connection, as that host calls itself; empty otherwise.
+    #[serde(default)]
+    pub(crate) offered_to: String,
     /// The old host's name; empty until the package came.
     pub(crate) from: String,
     nonce: String,
@@ -73,6 +76,7 @@ impl New {
             recipient,
             host: host.to_owned(),
             state: NewState::Offered,
+            offered_to: String::new(),
             from: String::new(),
             nonce: String::new(),
             package: String::new(),

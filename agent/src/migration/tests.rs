@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use signet_proto::migration::{self, Head, Note, Offer, Receipt};
 use signet_trust::{Algorithm, KeyId, PrivateKey};
 
-use super::{new::NewState, old::Verdict, *};
+use super::{old::Verdict, *};
 
 const KEYS: usize = 3;
 const ID: &str = "00112233445566778899aabbccddeeff";

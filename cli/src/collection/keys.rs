@@ -22,6 +22,16 @@ pub(crate) fn held(keys: &[KeyInfo]) -> HashSet<KeyId> {
         .collect()
 }
 
+/// The first of these keys that lies here, and was moved to another host.
+pub(crate) fn moved_away<'a>(keys: &'a [KeyInfo], needed: &[KeyId]) -> Option<&'a KeyInfo> {
+    let mut retired = keys.iter().filter(|key| key.state == "retired");
+    retired.find(|key| {
+        key.key_id
+            .parse()
+            .is_ok_and(|id: KeyId| needed.contains(&id))
+    })
+}
+
 /// The root key of a new collection: the one named, else a question, else the only one.
 ///
 /// # Errors

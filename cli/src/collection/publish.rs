@@ -34,6 +34,7 @@ use crate::{
     failure::{Failure, exit},
     image::{Digest, Image},
     net::trust_server::TrustServer,
+    ui::text::{escape, short_id},
 };
 
 /// What is to be different afterwards.
@@ -412,7 +413,13 @@ impl Run<'_> {
     fn explain(&self, error: &EditError) -> Failure {
         let message = format!("{}: {error}", self.gun());
         match error {
-            EditError::NoKey { .. } | EditError::NoSignableRole { .. } => {
+            EditError::NoKey { needed, .. } | EditError::NoSignableRole { needed, .. } => {
+                if let Some(key) = keys::moved_away(&self.keys, needed) {
+                    let problem = escape(&key.problem);
+                    let message = format!("{message}; key {}: {problem}", short_id(&key.key_id));
+                    return Failure::new(exit::FAILED, "no_key", message)
+                        .fix("sign on the host that has the key now");
+                }
                 Failure::new(exit::FAILED, "no_key", message).fix(
                     "`signet key list` shows the keys at hand; \
                      `signet key import FILE` brings one here",

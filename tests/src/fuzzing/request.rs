@@ -69,3 +69,37 @@ pub(super) fn shares(data: &[u8]) {
     let once = combine(vec![("once".to_owned(), Ok(given))]);
     assert!(once.is_err(), "no share opens anything alone");
 }
+
+/// See [`super::fuzz_offer`].
+pub(super) fn offer(data: &[u8]) {
+    use signet_proto::migration::{Kind, Offer, kind};
+
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(offer) = Offer::parse(text) else {
+        return;
+    };
+    let line = offer.to_string();
+    assert_eq!(line, text.trim());
+    assert_eq!(kind(line.as_bytes()), Some(Kind::Offer));
+}
+
+/// See [`super::fuzz_receipt`].
+pub(super) fn receipt(data: &[u8]) {
+    use signet_proto::migration::{Head, Kind, Note, Receipt, kind};
+
+    if let Ok(receipt) = Receipt::parse(data) {
+        let again = receipt.to_json();
+        assert_eq!(kind(&again), Some(Kind::Receipt));
+        assert!(Receipt::parse(&again).is_ok_and(|again| again == receipt));
+    }
+    if let Ok(note) = Note::parse(data) {
+        let again = note.to_json();
+        assert_eq!(kind(&again), Some(Kind::Note));
+        assert!(Note::parse(&again).is_ok_and(|again| again == note));
+    }
+    if let Ok(head) = Head::parse(data) {
+        assert!(Head::parse(&head.to_json()).is_ok_and(|again| again == head));
+    }
+}

@@ -10,7 +10,7 @@ use signet_proto::{
         manifest::{self, FORMAT},
         path,
     },
-    migration::{MEMBER, Offer},
+    migration::{MEMBER, Offer, host_name},
     v1::{self, BackupDone, BackupRequest},
 };
 use signet_trust::{KeyId, KeyType, PublicKey, payload::escape};
@@ -26,7 +26,7 @@ use crate::{
         backup::{Include, Members, send_member},
         list::Listed,
     },
-    migration::{Named, New, Old},
+    migration::{Named, New, NewState, Old},
     presence::stream::Stream,
     service::now,
 };
@@ -44,8 +44,17 @@ impl Keyring {
         person: &Person<'_>,
     ) -> Result<BackupDone, Fault> {
         let all = self.migrations().await?;
-        let resumed = offer.resume.iter().filter_map(|id| all.new(id));
-        if let Some(new) = resumed.into_iter().find(|new| new.is_open()) {
+        let mut resumed = offer.resume.iter().filter_map(|id| all.new(id));
+        let from = match offer.from.as_str() {
+            "" => String::new(),
+            from => host_name(from),
+        };
+        // A connection that dropped before the old host could know of it.
+        let mut unused = all.new.iter().filter(|new| {
+            new.state == NewState::Offered && !from.is_empty() && new.offered_to == from
+        });
+        let again = resumed.find(|new| new.is_open()).or_else(|| unused.next());
+        if let Some(new) = again {
             let line = new.offer().to_string().into_bytes();
             return Ok(done(tell_new(new), line, 0));
         }
@@ -53,7 +62,8 @@ impl Keyring {
         getrandom::fill(&mut id).map_err(|_| Fault::Internal("the system gives no randomness"))?;
         let id = hex::encode(id);
         let identity = Identity::generate();
-        let new = New::begin(id.clone(), identity.to_public().to_string(), host, now());
+        let mut new = New::begin(id.clone(), identity.to_public().to_string(), host, now());
+        new.offered_to = from;
         let identities = Identities::of(home);
         let name = id.clone();
         self.file

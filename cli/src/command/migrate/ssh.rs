@@ -86,8 +86,12 @@ async fn converse(peer: &Peer, keys: Vec<String>, ctx: &mut Context) -> Result<(
     let mut open: Vec<String> = ids(&all, "sent").collect();
     let mut retired: Vec<String> = ids(&all, "retired").take(MAX_RETIRED).collect();
     loop {
-        let hello: Vec<String> = open.iter().chain(&retired).cloned().collect();
-        peer.say(Kind::Hello, hello.join("\n").into_bytes()).await?;
+        let mut hello = super::host();
+        for id in open.iter().chain(&retired) {
+            hello.push('\n');
+            hello.push_str(id);
+        }
+        peer.say(Kind::Hello, hello.into_bytes()).await?;
         let receipt = match hear(peer, ctx).await? {
             (Kind::Offer, line) => {
                 let line = String::from_utf8_lossy(&line).into_owned();
@@ -229,7 +233,9 @@ async fn answer_old(peer: &Peer, ctx: &mut Context) -> Result<(), Failure> {
             return Err(out_of_turn());
         }
         let hello = String::from_utf8_lossy(&bytes).into_owned();
-        let resume: Vec<String> = hello.lines().map(str::to_owned).collect();
+        let mut lines = hello.lines().map(str::to_owned);
+        let from = lines.next().unwrap_or_default();
+        let resume: Vec<String> = lines.collect();
         let all = list(ctx).await?;
         let whole = all.iter().find(|migration| {
             let keys = &migration.keys;
@@ -245,7 +251,7 @@ async fn answer_old(peer: &Peer, ctx: &mut Context) -> Result<(), Failure> {
                 about(again.done)?.1
             }
             None => {
-                let offer = step(ctx, Step::Offer(MigrateOffer { resume }), None).await?;
+                let offer = step(ctx, Step::Offer(MigrateOffer { resume, from }), None).await?;
                 let (_, line) = about(offer.done)?;
                 peer.say(Kind::Offer, line).await?;
                 let package = match peer.hear().await? {

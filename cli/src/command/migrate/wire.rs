@@ -33,7 +33,7 @@ const MAX_SMALL: usize = 256 * 1024;
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Old → new: migrations that are open there, one ID a line.
+    /// Old → new: its name, then migrations that are open there, one ID a line.
     Hello = b'H' as isize,
     /// New → old.
     Offer = b'O' as isize,
