@@ -101,7 +101,8 @@ pub(super) struct Present {
 
 impl Cards {
     pub(super) fn new(config: &Config, known: Vec<KnownCard>) -> Self {
-        let roots = config.attestation_roots.as_ref().and_then(|path| {
+        let mut roots = attest::bundled().unwrap_or_default();
+        let named = config.attestation_roots.as_ref().and_then(|path| {
             let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
             match read.and_then(|pem| attest::read_roots(&pem)) {
                 Ok(roots) => Some(roots),
@@ -112,6 +113,7 @@ impl Cards {
                 }
             }
         });
+        roots.extend(named.unwrap_or_default());
         let inner = Arc::new(Inner {
             state: Mutex::new(State {
                 known: known.into_iter().map(|card| (card.serial, card)).collect(),
@@ -122,7 +124,7 @@ impl Cards {
                 leave_verified: false,
                 idle: config.card_idle,
                 hold: config.unlock,
-                roots: Arc::new(roots.unwrap_or_default()),
+                roots: Arc::new(roots),
             },
             leave_verified: config.leave_verified.iter().copied().collect(),
         });

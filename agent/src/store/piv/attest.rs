@@ -1,9 +1,9 @@
 //! Attestation: a certificate by which a YubiKey states that a key was made on it (Yubico, "PIV
 //! attestation").
 //!
-//! It says where a key was made, not that it is safe. It is verified offline, against certificates
-//! that the owner of this machine names (`attestation_roots` of `agent.toml`); none is built in, and
-//! no stand-in is made. The card's own certificate (slot F9) is no proper CA certificate, so what is
+//! It says where a key was made, not that it is safe. It is verified offline, against Yubico's root
+//! for firmware before 5.7.4, which is built in, and certificates that the owner of this machine names
+//! (`attestation_roots` of `agent.toml`); no stand-in is made. The card's own certificate (slot F9) is no proper CA certificate, so what is
 //! checked is signatures, names, the serial number and the key.
 
 use der::Decode as _;
@@ -23,6 +23,20 @@ use super::{
 const OWN_CERTIFICATE: u32 = 0x5f_ff01;
 /// 1.3.6.1.4.1.41482.3 and below (Yubico, "PIV attestation: attestation certificate").
 const YUBICO: &str = "1.3.6.1.4.1.41482.3.";
+
+/// Yubico PIV Root CA Serial 263751, SHA-256
+/// 63ece914e54dd87915f34033c85af4c0696ba1512f8add66ced738331207b546; taken from the crate `sshcerts`
+/// 0.13.2 (`docs/decisions`).
+const YUBICO_ROOT: &str = include_str!("roots/yubico-piv-263751.pem");
+
+/// The certificates that are built in.
+///
+/// # Errors
+///
+/// Never, as a test says.
+pub fn bundled() -> Result<Vec<Vec<u8>>, String> {
+    read_roots(YUBICO_ROOT)
+}
 
 /// What an attestation states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,10 +155,22 @@ pub fn verify(
     let held = roots.iter().any(|root| root == own);
     let signed = || roots.iter().any(|root| signed_by(own, root).is_ok());
     if held || signed() {
-        Ok(statement)
-    } else {
-        Err("the card's own certificate is signed by none of the known roots".to_owned())
+        return Ok(statement);
     }
+    // A root of that name whose signature it is not is another matter than one that is not there.
+    let own = Certificate::from_der(own).map_err(|error| error.to_string())?;
+    let issuer = own.tbs_certificate().issuer();
+    let named = roots.iter().any(|root| {
+        Certificate::from_der(root).is_ok_and(|root| root.tbs_certificate().subject() == issuer)
+    });
+    if named {
+        return Err("the card's own certificate is signed by none of the known roots".to_owned());
+    }
+    let issuer: String = issuer.to_string().chars().take(200).collect();
+    Err(format!(
+        "no root bundled for its issuer {}",
+        signet_trust::payload::escape(&issuer)
+    ))
 }
 
 /// Whether one certificate is named and signed by another.
@@ -199,4 +225,24 @@ pub fn read_roots(pem: &str) -> Result<Vec<Vec<u8>>, String> {
 #[must_use]
 pub fn pem(der: &[u8]) -> String {
     der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, der).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_root_that_is_built_in_is_the_one_that_yubico_published_and_signs_itself() {
+        let roots = bundled().unwrap();
+        let [root] = roots.as_slice() else {
+            panic!("{} roots", roots.len())
+        };
+        assert_eq!(
+            hex::encode(Sha256::digest(root)),
+            "63ece914e54dd87915f34033c85af4c0696ba1512f8add66ced738331207b546"
+        );
+        assert_eq!(signed_by(root, root), Ok(()));
+    }
 }
