@@ -382,7 +382,8 @@ pub(crate) mod fault {
         LEFT.take() == Some(0)
     }
 
-    pub(super) fn step() -> io::Result<()> {
+    /// One more operation of the writer that dies.
+    pub(crate) fn step() -> io::Result<()> {
         match LEFT.get() {
             Some(0) => Err(io::Error::other("killed here")),
             Some(left) => {

@@ -8,7 +8,7 @@ use super::{CardFault, CardStore, NewOnCard, PinPolicy, ToSign};
 use crate::{
     key::Secret,
     presence::{Presence, RequestId},
-    store::{Hint, KeyStore, Listing, NewKey, Purpose, StoreError, StoredKey},
+    store::{Hint, KeyStore, Listing, NewKey, Purpose, StoreError, StoredKey, opened::check_new},
 };
 
 impl KeyStore for CardStore {
@@ -74,6 +74,7 @@ impl KeyStore for CardStore {
         new: &NewKey,
         presence: &mut dyn Presence,
     ) -> Result<StoredKey, StoreError> {
+        check_new(new)?;
         let made = self.generate_on_card(&NewOnCard::plain(algorithm, new), presence)?;
         let id = made
             .slot
@@ -88,11 +89,17 @@ impl KeyStore for CardStore {
         new: &NewKey,
         presence: &mut dyn Presence,
     ) -> Result<StoredKey, StoreError> {
-        let id = key.id();
+        check_new(new)?;
+        let (id, new) = (key.id(), NewOnCard::plain(key.algorithm(), new));
         if self.list()?.keys.iter().all(|known| known.id != id) {
-            self.import_to_card(key, &NewOnCard::plain(key.algorithm(), new), presence)?;
+            self.import_to_card(key, &new, presence)?;
         }
-        self.open(&id, presence)
+        // The name of its certificate is all that a card knows of what a key is for.
+        let there = self.facts.as_ref().and_then(|facts| facts.slot_of(&id));
+        match there.and_then(|slot| slot.subject.clone()) {
+            Some(role) if role != new.name => Err(StoreError::Exists { id, role }),
+            _ => self.open(&id, presence),
+        }
     }
 
     fn export(

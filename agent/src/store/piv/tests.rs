@@ -20,6 +20,7 @@ use crate::{
     presence::{Given, NoSecret, Presence, SecretName, SecretRequest, Wait},
     store::{
         KeyStore,
+        atomic::fault,
         contract::{self, PIN},
     },
 };
@@ -49,7 +50,8 @@ impl Card for InReader {
 
 impl Exchange for InReader {
     fn transmit(&mut self, apdu: &[u8]) -> Result<Zeroizing<Vec<u8>>, CardError> {
-        if !self.0.present() {
+        // An agent that was killed says nothing more to any card.
+        if !self.0.present() || fault::step().is_err() {
             return Err(CardError::Gone);
         }
         match self.0.exchange(apdu) {
@@ -688,10 +690,20 @@ fn open(dir: &Path, clock: Clock) -> Box<dyn KeyStore> {
 }
 
 contract::contract! { open;
+    an_absent_directory_is_an_empty_store_and_nobody_is_asked
+    a_key_of_every_algorithm_signs_after_a_restart
     an_unknown_key_is_not_found_and_nobody_is_asked
     with_nobody_there_it_is_locked_and_nothing_is_written
+    three_wrong_answers_end_it_and_each_is_told
     a_second_answer_may_be_right
     who_cancels_is_not_asked_again
     a_typed_secret_is_held_for_its_session_and_time
     a_held_secret_is_not_used_where_it_may_not_be
+    a_root_key_is_opened_for_one_request
+    importing_a_key_again_changes_nothing
+    an_exported_copy_opens_in_docker_format
+    a_removed_key_is_gone
+    who_comes_again_with_the_answer_is_not_asked_another_question
+    roles_and_guns_that_a_header_cannot_hold_are_refused
+    generation_killed_anywhere_leaves_a_whole_key_or_none
 }
