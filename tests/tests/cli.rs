@@ -78,7 +78,6 @@ fn names_of_later_releases_are_said_to_be_that() {
     for args in [
         &["repo", "rotate", "root"][..],
         &["signer", "add", "alice"],
-        &["log", "verify"],
     ] {
         signet(&home, args).exits(2).says("release");
     }

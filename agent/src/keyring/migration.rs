@@ -25,7 +25,10 @@ use signet_proto::v1::{
     self, BackupDone, BackupRequest, MigratingKey, Migration, MigrationDone, migrate::Step,
 };
 
+use tokio::sync::Mutex;
+
 pub(super) use self::finish::resume;
+
 use self::identity::Identities;
 use super::{Fault, Keyring, Person, backup::archive_entry};
 use crate::{
@@ -66,6 +69,8 @@ impl Migrations {
         self.new.iter().find(|new| new.id == id)
     }
 }
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const OLD: &str = "old";
 const NEW: &str = "new";
@@ -116,6 +121,8 @@ impl Keyring {
         person: &mut Person<'_>,
         stream: &mut Stream<BackupRequest>,
     ) -> Result<BackupDone, Fault> {
+        // What one step decides by must not be changed by another meanwhile.
+        let _one = stream.while_there(ONE_AT_A_TIME.lock()).await?;
         let host = signet_proto::migration::host_name(&migrate.host);
         match &migrate.step {
             Some(Step::Offer(offer)) => self.offer(offer, &host, home, person).await,

@@ -23,14 +23,24 @@ use crate::{
     keyring::{
         Fault, Keyring, Person, StoreName,
         backup::{Members, Taking, receive_one},
+        cards::make::place,
+        manage::role_and_gun,
         person::Work,
     },
-    ledger::NewEntry,
+    ledger::{IndexEntry, NewEntry},
     migration::New,
     presence::stream::Stream,
-    store::{KeyStore as _, Purpose, StoreError, docker::DockerStore, file::FileStore},
+    service::now,
+    store::{
+        KeyStore as _, Purpose, StoreError,
+        docker::DockerStore,
+        file::FileStore,
+        piv::{CardStore, Made},
+    },
 };
 
+/// A passphrase or PIN given for this request.
+const GIVEN: u32 = 3;
 /// Largest package: an archive of the largest size, which is compressed, and age's frames.
 const MAX_PACKAGE: usize = 96 * 1024 * 1024;
 
@@ -53,7 +63,7 @@ impl Keyring {
             return Ok(done(tell_new(new), new.receipt()?.to_json(), 0));
         }
         let (mut new, members) = self.opened(all.new, &package, home).await?;
-        let (head, members) = checked(members)?;
+        let (head, manifest, members) = checked(members)?;
         new.receive(&head, &digest)?;
         let entry = step_entry(
             "receive",
@@ -99,12 +109,16 @@ impl Keyring {
         let mut problems = BTreeMap::new();
         let mut made = Vec::new();
         for id in new.unproved() {
-            match self
-                .prove_in_place(id, &new, docker_dir, person, stream)
-                .await
-            {
-                Ok(Some(signature)) => made.push((id, signature)),
-                Ok(None) => {}
+            let proved = match self.locate(&id, docker_dir).await? {
+                Some((StoreName::Piv, false)) => {
+                    self.prove_on_card(id, &new, &manifest, person, stream)
+                        .await
+                }
+                Some((store, true)) => self.prove_in(store, id, &new, person, stream).await,
+                _ => continue,
+            };
+            match proved {
+                Ok(signature) => made.push((id, signature)),
                 Err(
                     fault @ (Fault::Gone | Fault::Stopping | Fault::Forwarded | Fault::Internal(_)),
                 ) => return Err(fault),
@@ -199,18 +213,15 @@ impl Keyring {
         }))
     }
 
-    /// Has a key that is here already make its proof; `None` where it is not here.
-    async fn prove_in_place(
+    /// Has a key that is enrolled here already make its proof.
+    async fn prove_in(
         &self,
+        store: StoreName,
         id: KeyId,
         new: &New,
-        docker_dir: &str,
         person: &mut Person<'_>,
         stream: &mut Stream<BackupRequest>,
-    ) -> Result<Option<Vec<u8>>, Fault> {
-        let Some((store, true)) = self.locate(&id, docker_dir).await? else {
-            return Ok(None);
-        };
+    ) -> Result<Vec<u8>, Fault> {
         let statement = migration::statement(&new.id, &id.to_string(), new.nonce());
         let message: Arc<[u8]> = statement.into_bytes().into();
         person.about(vec![format!(
@@ -233,17 +244,90 @@ impl Keyring {
             }
             StoreName::Piv => {
                 let card = self.card_with(id, person, stream).await?;
-                let work: Work<crate::store::piv::CardStore, _> =
-                    Arc::new(move |store, presence| {
-                        store.sign(&id, Purpose::Document, &signed, presence)
-                    });
+                let work: Work<CardStore, _> = Arc::new(move |store, presence| {
+                    store.sign(&id, Purpose::Document, &signed, presence)
+                });
                 person.with_card(&card.worker, stream, false, work).await?
             }
         };
         let public = self.index().get(&id).map(|entry| entry.public.clone());
         let public = public.ok_or(Fault::NotEnrolled(id))?;
         verified(&public, &message, &signature)?;
-        Ok(Some(signature))
+        Ok(signature)
+    }
+
+    /// Has a key on a card that came with the move make its proof, and enrols it: with the role that
+    /// it had on the old host, for a card knows none.
+    async fn prove_on_card(
+        &self,
+        id: KeyId,
+        new: &New,
+        manifest: &Manifest,
+        person: &mut Person<'_>,
+        stream: &mut Stream<BackupRequest>,
+    ) -> Result<Vec<u8>, Fault> {
+        let missing = || Fault::UnknownKey(id.to_string());
+        let named = new.keys.iter().find(|key| key.named.key_id() == Some(id));
+        let named = &named.ok_or_else(missing)?.named;
+        let (role, gun) = role_and_gun(&named.role, &named.gun)?;
+        let statement = migration::statement(&new.id, &named.id, new.nonce());
+        let message: Arc<[u8]> = statement.into_bytes().into();
+        person.about(vec![format!(
+            "takes in the {role} key {id} on a card, moved from {}",
+            escape(&new.from)
+        )]);
+        let card = self.card_with(id, person, stream).await?;
+        let signed = Arc::clone(&message);
+        let work: Work<CardStore, _> =
+            Arc::new(move |store, presence| store.sign(&id, Purpose::Document, &signed, presence));
+        let signature = person.with_card(&card.worker, stream, true, work).await?;
+        let (card, slot) = self
+            .cards
+            .with_key(&id)
+            .into_iter()
+            .next()
+            .ok_or_else(missing)?;
+        let public = slot.public.clone().ok_or_else(missing)?;
+        verified(&public, &message, &signature)?;
+        let stones = self
+            .recorder
+            .run(move |ledger| ledger.tombstones(&[id]))
+            .await?;
+        if !stones.is_empty() && person.grade() < GIVEN {
+            return Err(Fault::NothingToConfirmWith(id, "a move back".to_owned()));
+        }
+        let packed = manifest.keys.iter().find(|key| key.id == named.id);
+        let certificates = packed.map(|key| &key.certificates[..]).unwrap_or_default();
+        let made = Made {
+            attestation: None,
+            proves: String::new(),
+            slot,
+        };
+        let entry = IndexEntry {
+            id,
+            role,
+            gun,
+            label: self.free_label(&named.label, Some(id)).unwrap_or_default(),
+            store: StoreName::Piv.as_str().to_owned(),
+            public,
+            enrolled_at: now(),
+            certificates: certificates
+                .iter()
+                .filter_map(|id| id.parse().ok())
+                .collect(),
+            used_opaque: false,
+            places: vec![place(&card, &made)],
+            label_claimed: !named.label.is_empty(),
+        };
+        let summary = format!("on its card, moved from {}", escape(&new.from));
+        let log = NewEntry {
+            gun: entry.gun.clone().unwrap_or_default(),
+            role: entry.role.clone(),
+            key: Some(id),
+            ..step_entry("import", summary, person)
+        };
+        self.lift(id, Some(entry), log).await?;
+        Ok(signature)
     }
 }
 
@@ -294,7 +378,7 @@ fn unpacked(input: impl std::io::BufRead) -> Result<Members, Fault> {
 }
 
 /// What a package says of itself, and that it holds no other keys.
-fn checked(mut members: Members) -> Result<(Head, Members), Fault> {
+fn checked(mut members: Members) -> Result<(Head, Manifest, Members), Fault> {
     let bad = |why: String| Fault::Archive(why);
     let head = members.remove(MEMBER);
     let head = head.ok_or_else(|| bad("it is a backup and no package: restore it".to_owned()))?;
@@ -309,7 +393,7 @@ fn checked(mut members: Members) -> Result<(Head, Members), Fault> {
             key.id
         )));
     }
-    Ok((head, members))
+    Ok((head, manifest, members))
 }
 
 /// Why keys are missing, in the words of what was tried.

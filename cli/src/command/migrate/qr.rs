@@ -1,4 +1,15 @@
-//! The offer as a QR code on the terminal.
+//! The offer as a QR code on the terminal, for a telephone that carries it to the other host.
+
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+
+use crate::ui::terminal;
 
 /// Shows it, where the terminal can.
-pub(super) fn show(_line: &str) {}
+pub(super) fn show(line: &str) {
+    // A line of at most 512 bytes fits (ISO/IEC 18004: 2,953 at level L).
+    let Ok(code) = QrCode::with_error_correction_level(line, EcLevel::L) else {
+        return;
+    };
+    let image = code.render::<Dense1x2>().build();
+    terminal::show(&image.lines().map(str::to_owned).collect::<Vec<_>>());
+}
