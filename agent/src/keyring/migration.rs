@@ -24,11 +24,9 @@ use std::path::Path;
 use signet_proto::v1::{
     self, BackupDone, BackupRequest, MigratingKey, Migration, MigrationDone, migrate::Step,
 };
-
 use tokio::sync::Mutex;
 
 pub(super) use self::finish::resume;
-
 use self::identity::Identities;
 use super::{Fault, Keyring, Person, backup::archive_entry};
 use crate::{
@@ -70,6 +68,7 @@ impl Migrations {
     }
 }
 
+/// Steps of this process; steps of another one are kept out by the agent's lock on its home.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const OLD: &str = "old";
