@@ -279,6 +279,28 @@ fn an_upload_that_was_lost_is_superseded_by_the_next_run() {
     assert_eq!(home.keys().len(), 2, "no key was made twice");
 }
 
+/// KiB of files, its own program above all, that a process has in memory.
+fn resident_files(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssFile:"));
+    let size = line.unwrap().trim().trim_end_matches(" kB");
+    size.parse().unwrap()
+}
+
+#[test]
+fn an_agent_that_nobody_talks_to_lets_go_of_its_code_and_still_answers() {
+    let lab = Lab::builder().build();
+    let home = lab.home();
+    signet(&home, &["key", "list"]).ok();
+    let busy = resident_files(agent(&home));
+    wait("the agent is smaller", || {
+        resident_files(agent(&home)) < busy * 3 / 4
+    });
+    signet(&home, &["key", "list"]).ok();
+}
+
 #[test]
 fn the_agent_runs_in_the_foreground_when_asked_to() {
     let lab = Lab::builder().build();

@@ -16,12 +16,15 @@ use tokio::{
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use super::caller::Caller;
+use super::{caller::Caller, harden};
 
 /// Connections served at once; one more waits in the kernel's queue.
 const CONNECTIONS: usize = 128;
 /// Pause after the system could not give us a connection (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long nobody may be connected before the agent rests.
+const QUIET: Duration = Duration::from_secs(2);
 
 type Accepting = Pin<Box<dyn Future<Output = (Arc<UnixListener>, Connection)> + Send>>;
 
@@ -53,12 +56,21 @@ impl Incoming {
 }
 
 async fn accept(listener: &UnixListener, places: Arc<Semaphore>) -> Connection {
-    let place = places
+    let place = Arc::clone(&places)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
+    let mut rested = false;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = quiet(&places), if !rested => {
+                rested = true;
+                tokio::task::spawn_blocking(harden::rest);
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => match Caller::of(&stream) {
                 Ok(caller) => {
                     return Connection {
@@ -75,6 +87,13 @@ async fn accept(listener: &UnixListener, places: Arc<Semaphore>) -> Connection {
             }
         }
     }
+}
+
+/// Returns when nobody has been connected for a while; the place of the next one is taken already.
+async fn quiet(places: &Semaphore) {
+    let others = places.acquire_many(CONNECTIONS as u32 - 1).await;
+    drop(others);
+    tokio::time::sleep(QUIET).await;
 }
 
 impl Stream for Incoming {

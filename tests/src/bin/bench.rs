@@ -15,7 +15,7 @@ use signet_tests::{
     Lab, Run as _,
     bench::{
         agent::OwnAgent,
-        cards,
+        backup, cards,
         collection::Collection,
         cost::{self, Cost},
         now, signatures,
@@ -36,7 +36,7 @@ struct Options {
     /// Tags of the collections to sign in
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000, 50_000])]
     tags: Vec<usize>,
-    /// Only these parts: primitive, socket, sign, verify, start, cards
+    /// Only these parts: primitive, socket, sign, verify, start, backup, cards
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Of the signatures only these rows, by their words (for a profile): signet, process,
@@ -76,6 +76,9 @@ fn main() -> Result<ExitCode> {
     }
     if options.wants("start") {
         print(&starts(&lab, &options)?)?;
+    }
+    if options.wants("backup") {
+        print(&backup::table(&lab, options.runs)?)?;
     }
     if options.wants("cards") {
         print(&cards::table(&lab, options.runs)?)?;
