@@ -3,6 +3,8 @@
 
 #[path = "migrate/bad.rs"]
 mod bad;
+#[path = "migrate/cards.rs"]
+mod cards;
 #[path = "migrate/guide.rs"]
 mod guide;
 
