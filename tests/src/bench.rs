@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 pub mod agent;
+pub mod backup;
 pub mod cards;
 pub mod collection;
 pub mod cost;

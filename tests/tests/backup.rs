@@ -450,12 +450,15 @@ fn ssh_keys_are_recipients() {
     let lab = Lab::builder().build();
     let home = with_keys(&lab);
     let dir = lab.fresh_dir("k");
-    let ssh = dir.join("id");
-    clean("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f", text(&ssh)])
-        .run()
-        .ok();
-    let public = format!("{}.pub", text(&ssh));
+    let of_ssh = ["ed25519", "rsa"].map(|kind| {
+        let ssh = dir.join(kind);
+        clean("ssh-keygen")
+            .args(["-q", "-t", kind, "-N", "", "-f", text(&ssh)])
+            .run()
+            .ok();
+        ssh
+    });
+    let public = of_ssh.each_ref().map(|ssh| format!("{}.pub", text(ssh)));
     let (key, recipient) = age_key(&lab);
     let file = dir.join("keys.age");
     let create = [
@@ -464,12 +467,14 @@ fn ssh_keys_are_recipients() {
         "-o",
         text(&file),
         "-r",
-        &public,
+        &public[0],
+        "-r",
+        &public[1],
         "-r",
         &recipient,
     ];
     signet(&home, "", &create).ok();
-    for identity in [text(&ssh), text(&key)] {
+    for identity in [text(&of_ssh[0]), text(&of_ssh[1]), text(&key)] {
         let verify = ["backup", "verify", "-i", identity, text(&file)];
         signet(&home, "", &verify).ok();
     }
@@ -511,6 +516,18 @@ fn age_plugins_are_recipients_and_age_opens_what_they_closed() {
     };
     run(&["backup", "create", "-o", text(&file), "-r", RECIPIENT]).ok();
     run(&["backup", "verify", "-i", text(&key), text(&file)]).ok();
+    let other = lab.home();
+    let mut restore = other.unattended();
+    restore
+        .env("SIGNET_ROOT_PASSPHRASE_FILE", other.passphrase_file())
+        .env(
+            "DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE",
+            REPOSITORY_PASSPHRASE,
+        )
+        .env("PATH", &path)
+        .args(["-y", "restore", "-i", text(&key), text(&file)]);
+    restore.run().ok();
+    assert_eq!(other.keys().len(), 3);
     clean("age")
         .env("PATH", &path)
         .args(["-d", "-i", text(&key), "-o", "/dev/null", text(&file)])

@@ -270,6 +270,55 @@ fn a_server_put_back_is_refetched_and_then_given_up_naming_the_override() {
 }
 
 #[test]
+fn what_only_a_backup_claims_is_said_and_an_override_sets_it_to_the_server_s() {
+    let lab = Lab::builder().notary().build();
+    let old = lab.home();
+    let proxy = proxied(&lab, &old, lab.trust_server());
+    sign(&old, &proxy.url(), "v1", &[]).ok();
+    // Answers of this moment.
+    old.signet()
+        .env("DOCKER_CONTENT_TRUST_SERVER", proxy.url())
+        .args(["verify", &format!("{GUN}:v1")])
+        .run()
+        .ok();
+    let tape = proxy.tape();
+    sign(&old, &proxy.url(), "v2", &[]).ok();
+    sign(&old, &proxy.url(), "v3", &[]).ok();
+    let with_archive = |home: &Home, args: &[&str]| {
+        home.with_descriptors(&[(3, "of the archive")])
+            .env("SIGNET_PASSPHRASE_FILE", home.passphrase_file())
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+            .args(["--yes", "--passphrase-fd", "archive:3"])
+            .args(args)
+            .run()
+            .ok()
+    };
+    let file = lab.fresh_dir("b").join("keys.age");
+    let file = file.to_str().expect("the lab's paths are text");
+    with_archive(&old, &["backup", "create", "-o", file]);
+
+    // Another host, and a server that has only what came first: nobody but the archive says more.
+    let new = lab.home();
+    lab.trust_host(new.docker_config(), proxy.host());
+    with_archive(&new, &["restore", file]).says("as the backup claims");
+    proxy.on("GET *", Fault::Old(tape));
+    let again = |more: &[&str]| {
+        new.unattended()
+            .env("DOCKER_CONTENT_TRUST_SERVER", proxy.url())
+            .args(["sign", &format!("{GUN}:v4@{DIGEST}"), "--size", SIZE])
+            .args(more)
+            .run()
+    };
+    again(&[])
+        .exits(1)
+        .says(&format!("is known from the backup {file} alone"))
+        .says("--allow rollback");
+    proxy.on("POST *", Fault::Body(b"{}".to_vec()));
+    again(&["--allow", "rollback"]).ok();
+    logged_with(&new, "rollback");
+}
+
+#[test]
 fn an_upload_that_failed_is_superseded_and_the_log_says_by_what() {
     let lab = Lab::builder().notary().build();
     let home = lab.home();
