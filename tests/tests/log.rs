@@ -210,3 +210,38 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
         .exits(3)
         .says("against a checkpoint from");
 }
+
+#[test]
+fn a_backup_bears_witness_to_the_log() {
+    let lab = Lab::builder().build();
+    let home = lab.home();
+    generate(&home, "one");
+    let file = home.user_home().join("backup.age");
+    home.with_descriptors(&[(3, "of the archive")])
+        .env("SIGNET_PASSPHRASE_FILE", home.passphrase_file())
+        .args(["--passphrase-fd", "archive:3", "backup", "create", "-o"])
+        .arg(&file)
+        .run()
+        .ok();
+    let shown = home
+        .with_descriptors(&[(3, "of the archive")])
+        .args(["--passphrase-fd", "archive:3", "backup", "show"])
+        .arg(&file)
+        .run()
+        .ok();
+    let kept = home.user_home().join("kept");
+    fs::write(&kept, &shown.stdout).unwrap();
+    let verify = |against: &Path| {
+        let mut command = home.signet();
+        command.args(["log", "verify", "--against"]).arg(against);
+        command.run()
+    };
+    verify(&kept)
+        .ok()
+        .says("unchanged up to entry")
+        .says("signed by log key");
+    // One that was altered is none.
+    let altered = shown.stdout.replace("\"entry\":", "\"entry\":1");
+    fs::write(&kept, altered).unwrap();
+    verify(&kept).exits(3).says("does not verify");
+}

@@ -118,7 +118,10 @@ impl Keyring {
                 outcome: word(fault).to_owned(),
                 ..archive_entry(kind, person)
             };
-            self.log(entry).await?;
+            // What failed is what the person should read, whatever became of the log.
+            if let Err(error) = self.log(entry).await {
+                tracing::error!(%error, "a failure could not be logged");
+            }
         }
         done
     }
@@ -377,10 +380,15 @@ impl Keyring {
                 Ok(archived)
             })
             .await?;
-        let (entries, head) = self.log_head().await?;
+        let checkpoint = self.checkpoint().await?;
         manifest.log = Some(manifest::Log {
-            entries,
-            head: hex::encode(head),
+            entries: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.entry),
+            head: hex::encode(
+                checkpoint
+                    .as_ref()
+                    .map_or([0; 32], |checkpoint| checkpoint.head),
+            ),
+            checkpoint: checkpoint.map(|checkpoint| checkpoint.to_line()),
         });
         members.insert(path::STATE.to_owned(), Zeroizing::new(archived.to_json()));
         if let Some(policy) = policy()? {

@@ -142,6 +142,9 @@ pub struct Log {
     pub entries: u64,
     /// Hash of the newest, in hex.
     pub head: String,
+    /// The checkpoint made of it, as its line (`docs/log-format.md`); absent while the log is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
 }
 
 impl Manifest {
@@ -233,10 +236,17 @@ impl Manifest {
         if texts.iter().any(|text| text.len() > MAX_TEXT) {
             return bad("a text in it is too long");
         }
-        if let Some(log) = &self.log
-            && !is_id(&log.head)
-        {
-            return bad("the head of its log is none");
+        if let Some(log) = &self.log {
+            if !is_id(&log.head) {
+                return bad("the head of its log is none");
+            }
+            if log
+                .checkpoint
+                .as_ref()
+                .is_some_and(|line| line.len() > MAX_TEXT)
+            {
+                return bad("a text in it is too long");
+            }
         }
         Ok(())
     }

@@ -25,14 +25,17 @@ pub(crate) struct LogSignature {
 }
 
 impl FileStore {
-    /// Signs a checkpoint's message; `None` while the repository keyring is held for nobody.
+    /// Signs a checkpoint's message; `None` while the repository keyring is neither held nor open
+    /// for a request. It is nobody's request: whoever opened the keyring, the log is one.
     pub(crate) fn sign_checkpoint(&self, message: &[u8]) -> Option<LogSignature> {
         let now = (self.clock)();
-        let held = self.held.as_ref()?;
-        if held.grants.list(now).is_empty() {
-            return None;
-        }
-        let key = log_key(&held.keyring)?;
+        let held = self.held.as_ref();
+        let held = held.filter(|held| !held.grants.list(now).is_empty());
+        let mut requests = self.requests.values();
+        let keyring = held
+            .map(|held| &held.keyring)
+            .or_else(|| requests.find_map(|request| Some(&request.repository.as_ref()?.keyring)))?;
+        let key = log_key(keyring)?;
         Some(LogSignature {
             public: key.public().public().try_into().ok()?,
             signature: key.sign(message).ok()?.try_into().ok()?,

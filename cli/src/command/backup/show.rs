@@ -38,6 +38,15 @@ pub(crate) async fn run(args: BackupOpenArgs, ctx: &mut Context) -> Result<(), F
             escape(&key.algorithm)
         ));
     }
+    if let Some(line) = manifest
+        .log
+        .as_ref()
+        .and_then(|log| log.checkpoint.as_deref())
+    {
+        // As `signet log verify --against` reads it.
+        ctx.ui
+            .data(format_args!("checkpoint of its log: {}", escape(line)));
+    }
     for one in passphrases(&manifest) {
         ctx.ui
             .data(format_args!("needed for a restore: {one} passphrase"));
