@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use signet_tests::lab::{built, command::clean};
+use signet_tests::steps::write_script;
 use signet_tests::{Cards, Firmware, Home, Lab, Output, Run};
 
 const SERIAL: u32 = 11_111_111;
@@ -27,6 +28,33 @@ fn test_card(lab: &Lab, cards: &Cards, serial: u32) -> Output {
     cards.enter(&command).run()
 }
 
+/// `make test-card` itself, with the programs that are being tested instead of a build.
+fn make_test_card(lab: &Lab, cards: &Cards, serial: u32) -> Output {
+    let programs = lab.fresh_dir("p");
+    write_script(&programs.join("cargo"), "#!/bin/sh\n");
+    let pin = lab.dir().join("card-pin");
+    fs::write(&pin, format!("{PIN}\n")).expect("the lab's directory is ours");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let built = built("signet");
+    let target = built.parent().and_then(Path::parent);
+    let mut command = clean("make");
+    command
+        .arg("--no-print-directory")
+        .arg("-C")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["test-card", &format!("SERIAL={serial}")])
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("CARGO_TARGET_DIR", target.expect("below target"))
+        .env("SIGNET_TEST_CARD_PIN_FILE", pin);
+    if let Some(cache) = std::env::var_os("SIGNET_LAB_CACHE") {
+        command.env("SIGNET_LAB_CACHE", cache);
+    }
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    cards.enter(&command).run()
+}
+
 fn prepared(home: &Home) {
     let with_pin = |args: &[&str]| {
         let mut command = home.with_descriptors(&[(3, PIN)]);
@@ -43,7 +71,7 @@ fn the_harmless_half_passes_and_leaves_the_card_as_it_was() {
     let lab = Lab::builder().notary().build();
     let cards = Cards::builder().card(Firmware::V5_7, SERIAL).start();
     prepared(&lab.home().with_cards(&cards));
-    let report = test_card(&lab, &cards, SERIAL).ok();
+    let report = make_test_card(&lab, &cards, SERIAL).ok();
     let report = report
         .says("Firmware 5.7")
         .says("| collection 2, verified | passed |")
