@@ -59,11 +59,11 @@ impl Migrations {
         Ok(all)
     }
 
-    fn old(&self, id: &str) -> Option<&Old> {
+    fn sent(&self, id: &str) -> Option<&Old> {
         self.old.iter().find(|old| old.id == id)
     }
 
-    fn new(&self, id: &str) -> Option<&New> {
+    fn received(&self, id: &str) -> Option<&New> {
         self.new.iter().find(|new| new.id == id)
     }
 }
@@ -172,7 +172,7 @@ impl Keyring {
         let all = self.migrations().await?;
         let new = match (id, &all.new[..]) {
             ("", [new]) => new,
-            (id, _) => all.new(id).ok_or_else(|| unknown(id, "to"))?,
+            (id, _) => all.received(id).ok_or_else(|| unknown(id, "to"))?,
         };
         let receipt = new.receipt()?;
         Ok(done(tell_new(new), receipt.to_json(), 0))
@@ -203,7 +203,7 @@ impl Keyring {
             }
             (id, _) => id,
         };
-        if let Some(old) = all.old(id) {
+        if let Some(old) = all.sent(id) {
             let mut old = old.clone();
             old.cancel()?;
             let summary = format!("migration {id} to {}: what has not left stays here", old.to);
@@ -211,7 +211,7 @@ impl Keyring {
             let number = self.record(old_record(&old), vec![entry]).await?;
             return Ok(done(tell_old(&old), Vec::new(), number));
         }
-        let new = all.new(id).ok_or_else(|| unknown(id, "to or from"))?;
+        let new = all.received(id).ok_or_else(|| unknown(id, "to or from"))?;
         let mut new = new.clone();
         new.cancel()?;
         let entry = step_entry("cancel", format!("migration {id} to this host"), person);

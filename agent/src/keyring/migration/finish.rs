@@ -24,7 +24,7 @@ impl Keyring {
     ) -> Result<BackupDone, Fault> {
         let receipt = Receipt::parse(receipt).map_err(Refusal::from)?;
         let all = self.migrations().await?;
-        let old = all.old(&receipt.id).ok_or_else(|| {
+        let old = all.sent(&receipt.id).ok_or_else(|| {
             Fault::Usage(format!(
                 "this host sent no keys in migration {}: the receipt belongs to another host, or to \
                  another home",

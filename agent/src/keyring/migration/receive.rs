@@ -159,7 +159,9 @@ impl Keyring {
     ) -> Result<BackupDone, Fault> {
         let note = Note::parse(note).map_err(crate::migration::Refusal::from)?;
         let all = self.migrations().await?;
-        let new = all.new(&note.id).ok_or_else(|| unknown(&note.id, "to"))?;
+        let new = all
+            .received(&note.id)
+            .ok_or_else(|| unknown(&note.id, "to"))?;
         let mut new = new.clone();
         let retired = new.close(&note)?;
         let summary = format!(

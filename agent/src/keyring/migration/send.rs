@@ -44,7 +44,7 @@ impl Keyring {
         person: &Person<'_>,
     ) -> Result<BackupDone, Fault> {
         let all = self.migrations().await?;
-        let mut resumed = offer.resume.iter().filter_map(|id| all.new(id));
+        let mut resumed = offer.resume.iter().filter_map(|id| all.received(id));
         let from = match offer.from.as_str() {
             "" => String::new(),
             from => host_name(from),
@@ -96,13 +96,13 @@ impl Keyring {
             )
         })?;
         let all = self.migrations().await?;
-        if all.new(&offer.id).is_some() {
+        if all.received(&offer.id).is_some() {
             return Err(Fault::Usage(
                 "this offer is this host's own: it is given to the host that has the keys"
                     .to_owned(),
             ));
         }
-        let before = all.old(&offer.id);
+        let before = all.sent(&offer.id);
         if let Some(old) = before {
             old.again(&offer)?;
         }
