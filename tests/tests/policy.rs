@@ -52,6 +52,7 @@ fn a_rule_refuses_before_anything_is_asked_and_the_log_names_it() {
         .exits(4)
         .says("refused by policy")
         .says("frozen");
+    assert!(home.keys().is_empty(), "no key was made for it");
     home.signet()
         .args(["log", "show"])
         .run()

@@ -13,6 +13,7 @@ use signet_trust::{
 use super::{Fault, Keyring};
 use crate::{
     daemon::caller::Caller,
+    ledger::IndexEntry,
     policy::{Asked, Decision, Kind, Policy, Verdict, decide},
     service::now,
 };
@@ -103,6 +104,40 @@ impl Keyring {
             }
         }
         Ok(allowed)
+    }
+
+    /// Whether a rule refuses to sign documents of this role for a collection that is to be
+    /// created: asked before its keys are made. Counts and expiries are asked about later.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Policy`].
+    pub(super) fn may_create(
+        &self,
+        gun: &Gun,
+        role: &RoleName,
+        key: Option<&IndexEntry>,
+        caller: &Caller,
+    ) -> Result<(), Fault> {
+        let policy = self.policy();
+        if policy.is_empty() {
+            return Ok(());
+        }
+        let asked = Asked {
+            gun: gun.as_str(),
+            role: role.as_str(),
+            key: &key.map(|key| key.id.to_string()).unwrap_or_default(),
+            label: key.map_or("", |key| &key.label),
+            payload: Kind::from_name(role.as_str()).unwrap_or(Kind::Targets),
+            expires: None,
+            exe: caller.exe.as_deref(),
+            cgroup: caller.facts().cgroup(),
+            confirmed: caller.confirmed,
+            overrides: false,
+            signed_today: 0,
+            now: now(),
+        };
+        Allowed::default().take(decide(&policy, &asked), role)
     }
 
     /// Which rule would decide, for `signet policy explain`.

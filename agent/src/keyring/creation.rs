@@ -106,6 +106,20 @@ impl Keyring {
             Some(choice) => Some(self.choose(Some(choice), "snapshot", gun, &head.gun)?),
             None => None,
         };
+        // No key is made for what would not be signed with it.
+        let chosen = [
+            (RoleName::Root, Some(&root)),
+            (RoleName::Targets, Some(&targets)),
+            (RoleName::Snapshot, snapshot.as_ref()),
+        ];
+        for (role, key) in chosen {
+            let Some(key) = key else { continue };
+            let enrolled = match key {
+                Chosen::Enrolled(entry) => Some(entry),
+                Chosen::New(_) => None,
+            };
+            self.may_create(&head.gun, &role, enrolled, &person.caller)?;
+        }
         if root.store() == StoreName::Docker || targets.store() == StoreName::Docker {
             self.same_docker_dir(&head.docker_dir)?;
         }
