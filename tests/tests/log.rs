@@ -50,9 +50,9 @@ fn home(lab: &Lab) -> (Home, PathBuf) {
     let home = lab.home();
     let witness = home.user_home().join("witness");
     let config = home.user_home().join(".config/signet");
-    fs::create_dir_all(&config).unwrap();
+    fs::create_dir_all(&config).expect("the home is ours");
     let text = format!("[log]\njournal = false\nwitness = {:?}\n", witness);
-    fs::write(config.join("agent.toml"), text).unwrap();
+    fs::write(config.join("agent.toml"), text).expect("the home is ours");
     for label in ["one", "two", "three"] {
         generate(&home, label);
     }
@@ -109,7 +109,7 @@ fn signet_and_python_verify_the_log_up_to_the_newest_witness() {
         .exits(1)
         .says("exists already");
     // Who asked is in it.
-    let lines = fs::read_to_string(&file).unwrap();
+    let lines = fs::read_to_string(&file).expect("the home is ours");
     let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     let caller = &first["facts"]["caller"];
     assert_eq!(caller["comm"], "signet", "{first}");
@@ -122,7 +122,7 @@ fn every_change_of_an_exported_log_is_found_by_python() {
     let lab = Lab::builder().build();
     let (home, witness) = home(&lab);
     let file = export(&home, "log.jsonl");
-    let text = fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).expect("the home is ours");
     let lines: Vec<&str> = text.lines().collect();
     let entries = lines
         .iter()
@@ -130,7 +130,7 @@ fn every_change_of_an_exported_log_is_found_by_python() {
         .count();
     let refused = |changed: &[&str], what: &str| {
         let file = home.user_home().join("changed");
-        fs::write(&file, changed.join("\n")).unwrap();
+        fs::write(&file, changed.join("\n")).expect("the home is ours");
         let output = python(&file, &[&witness]);
         assert_eq!(output.code(), Some(3), "{what}: {}", output.text());
     };
@@ -166,7 +166,7 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
     let lab = Lab::builder().build();
     let (home, witness) = home(&lab);
     let ledger = home.path().join("ledger.sqlite");
-    let whole = fs::read(&ledger).unwrap();
+    let whole = fs::read(&ledger).expect("the home is ours");
     let verify = || home.signet().args(["log", "verify"]).run();
     verify().ok();
 
@@ -178,7 +178,7 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
     ] {
         tamper(&home, statement);
         verify().exits(3).says("is damaged");
-        fs::write(&ledger, &whole).unwrap();
+        fs::write(&ledger, &whole).expect("the home is ours");
     }
     // Cut at the end: only what lies elsewhere tells.
     tamper(
@@ -190,16 +190,16 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
         .says("the log ends with entry")
         .says("the witness file");
     tamper(&home, "SELECT 1");
-    fs::write(&ledger, &whole).unwrap();
+    fs::write(&ledger, &whole).expect("the home is ours");
 
     // An older ledger put back whole, and signed upon.
     generate(&home, "later");
     home.unattended().arg("unlock").run().ok();
     home.signet().args(["agent", "stop"]).run().ok();
     let kept = home.user_home().join("kept");
-    fs::copy(&witness, &kept).unwrap();
-    fs::remove_file(&witness).unwrap();
-    fs::write(&ledger, &whole).unwrap();
+    fs::copy(&witness, &kept).expect("the home is ours");
+    fs::remove_file(&witness).expect("the home is ours");
+    fs::write(&ledger, &whole).expect("the home is ours");
     generate(&home, "instead");
     generate(&home, "of it");
     verify().ok().says("nothing from outside the ledger");
@@ -230,7 +230,7 @@ fn a_backup_bears_witness_to_the_log() {
         .run()
         .ok();
     let kept = home.user_home().join("kept");
-    fs::write(&kept, &shown.stdout).unwrap();
+    fs::write(&kept, &shown.stdout).expect("the home is ours");
     let verify = |against: &Path| {
         let mut command = home.signet();
         command.args(["log", "verify", "--against"]).arg(against);
@@ -242,6 +242,6 @@ fn a_backup_bears_witness_to_the_log() {
         .says("signed by log key");
     // One that was altered is none.
     let altered = shown.stdout.replace("\"entry\":", "\"entry\":1");
-    fs::write(&kept, altered).unwrap();
+    fs::write(&kept, altered).expect("the home is ours");
     verify(&kept).exits(3).says("does not verify");
 }

@@ -18,8 +18,8 @@ fn sign(home: &Home, tag: &str) -> Command {
 
 fn write(home: &Home, policy: &str) {
     let dir = home.user_home().join(".config/signet");
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("agent.toml"), policy).unwrap();
+    fs::create_dir_all(&dir).expect("the home is ours");
+    fs::write(dir.join("agent.toml"), policy).expect("the home is ours");
 }
 
 fn explain(home: &Home, more: &[&str]) -> Output {
@@ -31,7 +31,7 @@ fn explain(home: &Home, more: &[&str]) -> Output {
 /// Tells the agent to read its policy anew, and waits until `explain` shows it.
 fn reload(home: &Home, word: &str) {
     let pid = home.agent_pid().expect("an agent runs");
-    kill_process(pid, Signal::HUP).unwrap();
+    kill_process(pid, Signal::HUP).expect("it is there");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !explain(home, &[]).ok().stdout.contains(word) {
         assert!(std::time::Instant::now() < deadline, "not reloaded: {word}");
@@ -75,7 +75,7 @@ fn a_rule_refuses_before_anything_is_asked_and_the_log_names_it() {
         "[[policy]]\nname = \"x\"\ndo = \"allow\"\nper_week = 3\n",
     );
     let pid = home.agent_pid().expect("an agent runs");
-    kill_process(pid, Signal::HUP).unwrap();
+    kill_process(pid, Signal::HUP).expect("it is there");
     sign(&home, "v2").run().ok();
     home.signet().args(["agent", "stop"]).run().ok();
     sign(&home, "v3")
@@ -141,8 +141,8 @@ fn a_rule_counts_signatures_and_bounds_expiries() {
 fn block(guide: &str, language: &str) -> String {
     let start = guide.find(&format!("```{language}\n")).expect("a block");
     let text = &guide[start..];
-    let text = &text[text.find('\n').unwrap() + 1..];
-    text[..text.find("\n```").unwrap() + 1].to_owned()
+    let text = &text[text.find('\n').expect("a line") + 1..];
+    text[..text.find("\n```").expect("its end") + 1].to_owned()
 }
 
 #[test]
@@ -153,16 +153,16 @@ fn the_guides_checker_decides_what_is_signed_and_an_override_is_logged() {
         env!("CARGO_MANIFEST_DIR"),
         "/../docs/guides/scan-before-sign.md"
     );
-    let guide = fs::read_to_string(guide).unwrap();
+    let guide = fs::read_to_string(guide).expect("the home is ours");
     let program = home.user_home().join("check-sbom");
     let sboms = home.user_home().join("sboms");
-    fs::create_dir(&sboms).unwrap();
+    fs::create_dir(&sboms).expect("the home is ours");
     write_script(&program, &block(&guide, "python"));
     let rule = block(&guide, "toml")
         .replace("/usr/local/bin/check-sbom", program.to_str().unwrap())
         .replace("/srv/sboms", sboms.to_str().unwrap());
     write(&home, &rule);
-    fs::write(sboms.join("denied"), "openssl@1.0.2\n").unwrap();
+    fs::write(sboms.join("denied"), "openssl@1.0.2\n").expect("the home is ours");
 
     sign(&home, "v1")
         .run()
@@ -173,7 +173,7 @@ fn the_guides_checker_decides_what_is_signed_and_an_override_is_logged() {
         let text =
             format!("{{\"packages\":[{{\"name\":\"openssl\",\"versionInfo\":\"{version}\"}}]}}");
         let name = format!("{}.spdx.json", DIGEST.trim_start_matches("sha256:"));
-        fs::write(sboms.join(name), text).unwrap();
+        fs::write(sboms.join(name), text).expect("the home is ours");
     };
     sbom("1.0.2");
     sign(&home, "v1").run().exits(4).says("has openssl@1.0.2");
@@ -194,6 +194,6 @@ fn the_guides_checker_decides_what_is_signed_and_an_override_is_logged() {
     }
 
     // One that does not run refuses.
-    fs::remove_file(&program).unwrap();
+    fs::remove_file(&program).expect("the home is ours");
     sign(&home, "v3").run().exits(4).says("cannot be run");
 }

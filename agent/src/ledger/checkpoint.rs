@@ -302,10 +302,9 @@ fn compare(db: &Connection, against: &[Checkpoint]) -> Result<Verified, LedgerEr
             )),
             true => judge(checkpoint),
         });
-    let signed = own.iter().filter(|checkpoint| checkpoint.seal.is_some());
+    let mut signed = own.iter().filter(|checkpoint| checkpoint.seal.is_some());
     let newest_own = signed
-        .filter(|checkpoint| checkpoint.is_sound() && judge(checkpoint).is_none())
-        .next_back()
+        .rfind(|checkpoint| checkpoint.is_sound() && judge(checkpoint).is_none())
         .cloned();
     let against = against.iter().map(judge).collect();
     Ok(Verified {
