@@ -21,7 +21,7 @@ help:
 	@echo 'make lab      start the real peers and stay, for use by hand'
 	@echo 'make bench    the table of figures'
 	@echo 'make fuzz     every fuzz target, FUZZ_SECONDS each (60)'
-	@echo 'make soak     SOAK_POINTS random crash points (200), SOAK_SIGNATURES by a card (1000)'
+	@echo 'make soak     SOAK_POINTS random crash points (200), backups and moves, SOAK_SIGNATURES by a card (1000)'
 	@echo 'make install  into PREFIX (/usr/local), below DESTDIR'
 	@echo 'make deb      a Debian package'
 

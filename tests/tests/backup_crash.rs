@@ -12,6 +12,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use signet_tests::lab::built;
 use signet_tests::lab::command::clean;
@@ -259,26 +260,37 @@ fn killed_at_any_instant(act: Act) {
             checked.map_err(|why| format!("killed before {last}: {why}")),
         )
     };
+    let start = Instant::now();
     let (count, checked) = run(None);
     assert_eq!(checked, Ok(()), "not killed at all");
     assert!(count > 10, "only {count} operations");
     let mut failed = Vec::new();
-    for (at, all) in points(count, POINTS) {
-        let (_, checked) = run(Some((at, all)));
-        report(&format!("{act:?} {at}/{count} all={all}: {checked:?}"));
+    let points = points(count, POINTS);
+    for (at, all) in &points {
+        let (_, checked) = run(Some((*at, *all)));
         if let Err(why) = checked {
             failed.push(format!("{at}/{count} (all: {all}): {why}"));
         }
     }
+    let what = match act {
+        Act::Create => "backup create",
+        Act::Restore => "restore",
+    };
+    report(what, count, points.len(), failed.len(), start);
     assert!(failed.is_empty(), "{act:?}:\n{}", failed.join("\n"));
 }
 
-fn report(line: &str) {
-    let Ok(path) = env::var("SIGNET_CRASH_REPORT") else {
+/// A line for the report: command, seed, operations, points, failed, seconds.
+fn report(what: &str, operations: usize, points: usize, failed: usize, start: Instant) {
+    let Some(path) = env::var_os("SIGNET_CRASH_REPORT") else {
         return;
     };
+    let seed = env::var("SIGNET_CRASH_SEED").unwrap_or_else(|_| SEED.to_string());
+    let seconds = start.elapsed().as_secs();
+    let line = format!("| {what} | {seed} | {operations} | {points} | {failed} | {seconds} |\n");
     let file = OpenOptions::new().create(true).append(true).open(path);
-    let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    file.and_then(|mut file| file.write_all(line.as_bytes()))
+        .expect("the report can be written");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use signet_tests::steps::files;
 use signet_tests::{Home, Lab, Run};
@@ -159,17 +160,24 @@ fn killed_at_any_instant(killed: Step) {
             checked.map_err(|why| format!("killed before {last}: {why}")),
         )
     };
+    let start = Instant::now();
     let (count, checked) = run(None);
     assert_eq!(checked, Ok(()), "not killed at all");
     assert!(count > 5, "only {count} operations");
     let mut failed = Vec::new();
-    for (at, all) in points(count, POINTS) {
-        let (_, checked) = run(Some((at, all)));
-        report(&format!("{killed:?} {at}/{count} all={all}: {checked:?}"));
+    let points = points(count, POINTS);
+    for (at, all) in &points {
+        let (_, checked) = run(Some((*at, *all)));
         if let Err(why) = checked {
             failed.push(format!("{at}/{count} (all: {all}): {why}"));
         }
     }
+    let what = match killed {
+        Step::Send => "migrate send",
+        Step::Receive => "migrate receive",
+        Step::Finish => "migrate finish",
+    };
+    report(what, count, points.len(), failed.len(), start);
     assert!(failed.is_empty(), "{killed:?}:\n{}", failed.join("\n"));
 }
 

@@ -7,6 +7,9 @@ use signet_tests::{Cli, Terminal};
 
 use super::*;
 
+/// The backup's own passphrase.
+const ARCHIVE: &str = "archive passphrase";
+
 fn guide() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/backup.md");
     fs::read_to_string(file).expect("the guide is there")
@@ -68,6 +71,7 @@ fn the_guide_makes_a_backup_that_restores_with_and_without_signet() {
     let lab = Lab::start();
     let guide = guide();
     let old = lab.home();
+    old.has_keyrings();
     let images = ["v1", "v2"].map(|tag| lab.import_image(&format!("acme/app:{tag}")));
     signet(&old, "", &["push", "--store", "docker", &images[0]]).ok();
     signet(&old, "", &["key", "generate", "--role", "alice"]).ok();

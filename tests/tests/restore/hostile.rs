@@ -63,14 +63,12 @@ struct Forger {
 
 impl Forger {
     fn new(lab: &Lab, home: &Home) -> Self {
-        let identity = x25519::Identity::generate();
-        let dir = lab.fresh_dir("f");
-        let (key, file) = (dir.join("key.txt"), dir.join("keys.age"));
-        let secret = identity.to_string();
-        write(&key, secret.expose_secret().as_bytes());
-        let recipient = identity.to_public().to_string();
-        let create = ["backup", "create", "-r", &recipient, "-o", text(&file)];
-        signet(home, "", &create).ok();
+        let file = backup(lab, home);
+        let key = identity_of(&file);
+        let identity: x25519::Identity = fs::read_to_string(&key)
+            .expect("it is text")
+            .parse()
+            .expect("an identity");
         let opened = Decryptor::new_buffered(BufReader::new(fs::File::open(&file).expect("ours")));
         let identities = std::iter::once(&identity as &dyn Identity);
         let reader = opened.expect("age's").decrypt(identities).expect("ours");
@@ -140,10 +138,10 @@ fn a_full_disk_or_a_read_only_directory_changes_nothing_and_says_so() {
     let lab = Lab::builder().build();
     let old = with_keys(&lab);
     let file = backup(&lab, &old);
-    let restore = ["-y", "restore", text(&file)];
+    let restores = |home: &Home| restore(home, &["-y"], &file);
     let refused = |home: &Home, says: &str| {
         let before = state(home);
-        signet(home, ARCHIVE, &restore).exits(1).says(says);
+        restores(home).exits(1).says(says);
         assert_eq!(state(home), before, "the key directories are as before");
         home.signet().args(["agent", "stop"]).run().ok();
     };
@@ -155,7 +153,7 @@ fn a_full_disk_or_a_read_only_directory_changes_nothing_and_says_so() {
     let filler = disk.fill();
     refused(&full, "No space left on device");
     fs::remove_file(filler).expect("ours");
-    signet(&full, ARCHIVE, &restore).ok();
+    restores(&full).ok();
     assert_eq!(full.keys().len(), 3);
     full.signet().args(["agent", "stop"]).run().ok();
 
@@ -170,7 +168,7 @@ fn a_full_disk_or_a_read_only_directory_changes_nothing_and_says_so() {
     disk.remount("ro");
     refused(&other, "Read-only file system");
     disk.remount("rw");
-    signet(&other, ARCHIVE, &restore).ok();
+    restores(&other).ok();
     assert_eq!(other.keys().len(), 3);
     other.signet().args(["agent", "stop"]).run().ok();
 }
@@ -339,7 +337,7 @@ fn a_backup_to_somebody_else_does_not_open() {
     write(&stranger.key, secret.expose_secret().as_bytes());
     let home = lab.home();
     stranger.refused(&home, &mine, 5, "not encrypted to any of these identities");
-    signet(&home, ARCHIVE, &["-y", "restore", text(&mine)])
+    signet(&home, "", &["-y", "restore", text(&mine)])
         .exits(5)
         .says("--identity FILE, or shares of its key");
     assert!(state(&home).is_empty());

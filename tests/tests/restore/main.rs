@@ -9,13 +9,12 @@ mod tombstones;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use age::secrecy::ExposeSecret as _;
+use age::x25519;
 use serde_json::Value;
 use signet_tests::lab::{REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE};
 use signet_tests::steps::files;
 use signet_tests::{Home, Lab, Output, Run};
-
-/// The backup's own passphrase.
-const ARCHIVE: &str = "archive passphrase";
 
 /// `signet ARGS --passphrase-fd archive:3`, unattended, with every passphrase of the keys.
 fn signet(home: &Home, passphrase: &str, args: &[&str]) -> Output {
@@ -51,11 +50,29 @@ fn with_keys(lab: &Lab) -> Home {
     home
 }
 
-/// A backup of a home, to the passphrase [`ARCHIVE`].
+/// A backup of a home, to an identity that lies beside it: no passphrase to derive keys from.
 fn backup(lab: &Lab, home: &Home) -> PathBuf {
-    let file = lab.fresh_dir("b").join("keys.tar.gz.age");
-    signet(home, ARCHIVE, &["backup", "create", "-o", text(&file)]).ok();
+    let dir = lab.fresh_dir("b");
+    let file = dir.join("keys.age");
+    let identity = x25519::Identity::generate();
+    let secret = identity.to_string();
+    write(&identity_of(&file), secret.expose_secret().as_bytes());
+    let recipient = identity.to_public().to_string();
+    let create = ["backup", "create", "-r", &recipient, "-o", text(&file)];
+    signet(home, "", &create).ok();
     file
+}
+
+/// The file of the identity that opens such a backup.
+fn identity_of(file: &Path) -> PathBuf {
+    file.with_extension("txt")
+}
+
+/// `signet restore` of such a backup.
+fn restore(home: &Home, flags: &[&str], file: &Path) -> Output {
+    let identity = identity_of(file);
+    let args = [&["restore", "-i", text(&identity)], flags, &[text(file)]].concat();
+    signet(home, "", &args)
 }
 
 /// Everything that a restore could touch.

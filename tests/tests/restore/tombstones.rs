@@ -28,12 +28,13 @@ fn a_removed_key_comes_back_from_a_backup_only_by_a_revival() {
     let (root, targets) = (home.key_id("root"), home.key_id("targets"));
     signet(&home, "", &["-y", "key", "remove", "main"]).ok();
     let before = state(&home);
-    signet(&home, ARCHIVE, &["-y", "restore", text(&file)])
+    restore(&home, &["-y"], &file)
         .exits(8)
         .says("it was removed here; --revive brings it back");
     assert_eq!(state(&home), before);
-    let plan = ["--json", "restore", "--dry-run", text(&file)];
-    let plan = signet(&home, ARCHIVE, &plan).exits(8).json();
+    let plan = restore(&home, &["--json", "--dry-run"], &file)
+        .exits(8)
+        .json();
     let of = |id: &str| {
         let keys = plan["keys"].as_array().expect("keys");
         keys.iter()
@@ -46,7 +47,7 @@ fn a_removed_key_comes_back_from_a_backup_only_by_a_revival() {
         (&"tombstoned".into(), &"removed".into())
     );
     assert_eq!(of(&targets)["action"], "same");
-    signet(&home, ARCHIVE, &["-y", "restore", "--revive", text(&file)]).ok();
+    restore(&home, &["-y", "--revive"], &file).ok();
     assert_eq!(home.key_id("root"), root);
     let (_, grade, summary) = logged(&home)
         .into_iter()
@@ -91,7 +92,7 @@ fn a_key_that_moved_away_is_refused_wherever_it_turns_up_until_it_is_revived() {
     signet(&home, "", &["key", "import", text(&exported)])
         .exits(4)
         .says("moved to newhost");
-    signet(&home, ARCHIVE, &["-y", "restore", text(&file)])
+    restore(&home, &["-y"], &file)
         .exits(8)
         .says("it was moved to newhost here");
 
@@ -122,7 +123,7 @@ fn a_key_that_moved_away_is_refused_wherever_it_turns_up_until_it_is_revived() {
     signet(&home, "", &["key", "revive", "targets@reg.example.com/app"])
         .ok()
         .says("its file is not here");
-    signet(&home, ARCHIVE, &["-y", "restore", text(&file)]).ok();
+    restore(&home, &["-y"], &file).ok();
     assert_eq!(home.key_id("targets"), native);
     signet(&home, "", &["key", "revive", &native])
         .exits(2)
@@ -144,8 +145,7 @@ fn tombstones_travel_with_a_backup_and_keep_no_key_that_is_enrolled_here() {
     let later = backup(&lab, &old);
 
     let new = lab.home();
-    let restored = ["-y", "--json", "restore", text(&later)];
-    let restored = signet(&new, ARCHIVE, &restored).ok().json();
+    let restored = restore(&new, &["-y", "--json"], &later).ok().json();
     let stone = &restored["tombstones"][0];
     assert_eq!(
         (&stone["id"], &stone["action"]),
@@ -153,14 +153,13 @@ fn tombstones_travel_with_a_backup_and_keep_no_key_that_is_enrolled_here() {
     );
     assert_eq!(stone["detail"], "newhost");
     // The older backup has the key itself.
-    signet(&new, ARCHIVE, &["-y", "restore", text(&full)])
+    restore(&new, &["-y"], &full)
         .exits(8)
         .says("moved to newhost");
-    signet(&new, ARCHIVE, &["-y", "restore", "--revive", text(&full)]).ok();
+    restore(&new, &["-y", "--revive"], &full).ok();
     assert_eq!(new.keys().len(), 3);
     // From now on it is enrolled here: the tombstone of the archive is only told.
-    let again = ["-y", "--json", "restore", text(&later)];
-    let again = signet(&new, ARCHIVE, &again).ok().json();
+    let again = restore(&new, &["-y", "--json"], &later).ok().json();
     assert_eq!(
         (&again["tombstones"][0]["action"], &again["changed"]),
         (&"here".into(), &false.into())
@@ -174,7 +173,7 @@ fn a_label_of_a_backup_is_marked_until_somebody_here_confirms_it() {
     let old = with_keys(&lab);
     let file = backup(&lab, &old);
     let new = lab.home();
-    signet(&new, ARCHIVE, &["-y", "restore", text(&file)]).ok();
+    restore(&new, &["-y"], &file).ok();
     let claimed = || {
         let shown = signet(&new, "", &["--json", "key", "show", "main"])
             .ok()
