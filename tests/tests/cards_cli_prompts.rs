@@ -161,6 +161,13 @@ impl Agent for Script {
     async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         Err(Status::unimplemented("stop"))
     }
+
+    async fn explain(
+        &self,
+        _: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainReply>, Status> {
+        Err(Status::unimplemented("explain"))
+    }
 }
 
 #[tonic::async_trait]
