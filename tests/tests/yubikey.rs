@@ -267,6 +267,60 @@ fn a_card_set_up_by_ykman_is_used_as_it_is() {
 }
 
 #[test]
+fn one_pin_is_given_for_all_that_a_card_signs_together_and_9e_proves_a_card_that_was_away() {
+    let mut bench = Bench::new(Firmware::V5_7, "never");
+    // A new collection: its root certificate, then root and targets, which the same card signs.
+    let again = "registry.example.com/acme/other";
+    bench
+        .home
+        .with_descriptors(&[(3, PIN)])
+        .args(["key", "generate", "--store", "piv", "--pin-fd", "3"])
+        .args(["--touch-policy", "never", "--role", "targets"])
+        .args(["--gun", again])
+        .run()
+        .ok();
+    let commands = |bench: &Bench| -> Vec<String> {
+        let sent = bench.cards.card(SERIAL).stats().sequence;
+        let heads = sent.iter().map(|line| line[..8].to_lowercase());
+        heads.collect()
+    };
+    let of = |sent: &[String], head: &str| sent.iter().filter(|at| at.starts_with(head)).count();
+    bench.cards.card(SERIAL).reset_stats();
+    bench
+        .home
+        .with_descriptors(&[(3, PIN)])
+        .args(["sign", &format!("{again}:one@{DIGEST}"), "--size", SIZE])
+        .args(["--pin-fd", "3"])
+        .run()
+        .ok();
+    let sent = commands(&bench);
+    assert_eq!(of(&sent, "008711"), 3, "{sent:?}");
+    assert_eq!(of(&sent, "00200080"), 2, "{sent:?}");
+    assert_eq!(of(&sent, "0020ff80"), 2, "{sent:?}");
+
+    bench
+        .home
+        .with_descriptors(&[(3, PIN)])
+        .args(["key", "generate", "--role", "proof", "--pin-policy"])
+        .args(["never", "--touch-policy", "never", "--pin-fd", "3"])
+        .args(["--store", &format!("piv:{SERIAL}:9e")])
+        .run()
+        .ok();
+    bench.signs().ok();
+    bench.cards.card(SERIAL).reset_stats();
+    bench.signs().ok();
+    assert_eq!(of(&commands(&bench), "0087119e"), 0, "it was not away");
+    bench.cards.card(SERIAL).remove();
+    bench.cards.card(SERIAL).insert();
+    bench.cards.card(SERIAL).reset_stats();
+    bench.signs().ok();
+    let sent = commands(&bench);
+    let proof = sent.iter().position(|at| at == "0087119e");
+    let pin = sent.iter().position(|at| at == "00200080");
+    assert!(proof.is_some() && proof < pin, "{sent:?}");
+}
+
+#[test]
 fn a_set_up_that_is_killed_half_way_is_finished_and_its_lost_puk_replaced() {
     /// CHANGE REFERENCE DATA, and Yubico's SET MANAGEMENT KEY.
     const CHANGE: u8 = 0x24;
