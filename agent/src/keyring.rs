@@ -126,7 +126,7 @@ impl Keyring {
         crate::backup::journal::finish(home)?;
         let mut file = FileStore::open(home)?.holding(config.unlock);
         let mut docker = DockerStore::open(docker_dir).holding(config.unlock);
-        migration::resume(home, &mut file, &mut docker)?;
+        migration::resume(home, docker_dir, &mut file, &mut docker)?;
         let (recorder, index, known) = Recorder::start(home)?;
         let start = |error: std::io::Error| StoreError::Io {
             what: "start a thread for",

@@ -130,6 +130,10 @@ pub struct Head {
     pub nonce: String,
     /// The old host's name.
     pub host: String,
+    /// What tells its directory of Docker's keys from another's, in 64 hex digits; empty if no key
+    /// lies there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub docker: String,
     /// Every key that moves, those on cards too.
     pub keys: Vec<Key>,
 }
@@ -218,6 +222,9 @@ impl Head {
         }
         if !is_host(&head.host) {
             return Err(syntax("its host name is none"));
+        }
+        if !head.docker.is_empty() && !is_id(&head.docker) {
+            return Err(syntax("what it says of Docker's directory is no digest"));
         }
         ids(head.keys.iter().map(|key| key.id.as_str()))?;
         let texts = head

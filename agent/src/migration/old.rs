@@ -1,7 +1,8 @@
 //! The host that the keys leave.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
+use hmac::Mac as _;
 use serde::{Deserialize, Serialize};
 use signet_proto::migration::{self, FORMAT, Head, Key, Note, Offer, Receipt};
 use signet_trust::{KeyId, PublicKey};
@@ -43,6 +44,9 @@ pub(crate) struct Old {
     pub(crate) host: String,
     pub(crate) nonce: String,
     pub(crate) keys: Vec<Moved>,
+    /// `$DOCKER_CONFIG` of the agent that retires the keys.
+    #[serde(default)]
+    pub(crate) docker_dir: PathBuf,
     /// Digests of every package that was written for it.
     pub(crate) packages: Vec<String>,
     /// When it began: for people only.
@@ -80,6 +84,7 @@ impl Old {
             host: host.to_owned(),
             nonce,
             keys: keys.into_iter().map(moved).collect(),
+            docker_dir: PathBuf::new(),
             packages: Vec::new(),
             time,
             cancelled: false,
@@ -115,6 +120,7 @@ impl Old {
             id: self.id.clone(),
             nonce: self.nonce.clone(),
             host: self.host.clone(),
+            docker: String::new(),
             keys: leaving
                 .map(|key| Key {
                     id: key.named.id.clone(),
@@ -243,7 +249,6 @@ impl Old {
             retired,
             mac: String::new(),
         };
-        use hmac::Mac as _;
         note.mac = hex::encode(seal(&note, &self.nonce).finalize().into_bytes());
         Some(note)
     }

@@ -29,6 +29,7 @@ fn head() -> Head {
         id: ID.to_owned(),
         nonce: key('5'),
         host: "old".to_owned(),
+        docker: key('9'),
         keys: vec![Key {
             id: key('1'),
             role: "root".to_owned(),

@@ -409,3 +409,21 @@ fn a_move_back_lets_retired_keys_come_back_and_logs_it() {
     .ok();
     assert_eq!(back.old.keys().len(), 0);
 }
+
+#[test]
+fn homes_that_share_dockers_directory_do_not_remove_each_others_keys() {
+    let lab = Lab::builder().build();
+    let old = super::with_keys(&lab);
+    let new = lab.home_with(old.docker_config());
+    let two = Two {
+        old,
+        new,
+        dir: lab.fresh_dir("m"),
+    };
+    let package = two.sent();
+    migrate(&two.new, &["receive", text(&package)])
+        .exits(2)
+        .says("share one directory of Docker's keys");
+    assert_eq!(state(&two.new), "offered");
+    assert_eq!(two.old.keys().len(), 3);
+}

@@ -34,6 +34,7 @@ impl Keyring {
         let mut old = old.clone();
         let verdict = old.judge(&receipt)?;
         self.same_docker_dir(docker_dir)?;
+        old.docker_dir.clone_from(&self.docker_dir);
         old.retiring(&verdict.retire);
         let mut number = 0;
         if !verdict.retire.is_empty() {
@@ -123,6 +124,7 @@ fn remove_all(store: &mut impl KeyStore, ids: &[KeyId]) -> Result<(), StoreError
 /// [`StoreError`] when a file cannot be removed: then the next start tries again.
 pub(in crate::keyring) fn resume(
     home: &Path,
+    docker_dir: &Path,
     file: &mut FileStore,
     docker: &mut DockerStore,
 ) -> Result<(), Fault> {
@@ -138,7 +140,11 @@ pub(in crate::keyring) fn resume(
             continue;
         }
         remove_all(file, &ids)?;
-        remove_all(docker, &ids)?;
+        match old.docker_dir == docker_dir {
+            true => remove_all(docker, &ids)?,
+            // This agent was started with another directory than the one that was killed.
+            false => remove_all(&mut DockerStore::open(&old.docker_dir), &ids)?,
+        }
         old.removed(&ids);
         ledger.migrated(&old_record(&old), &[])?;
         tracing::info!(keys = ids.len(), "files of retired keys were removed");

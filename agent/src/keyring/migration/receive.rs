@@ -64,6 +64,15 @@ impl Keyring {
         }
         let (mut new, members) = self.opened(all.new, &package, home).await?;
         let (head, manifest, members) = checked(members)?;
+        if !head.docker.is_empty() && head.docker == self.docker_mark() {
+            return Err(Fault::Usage(format!(
+                "this home and {} share one directory of Docker's keys, {}: finishing there would \
+                 remove the files of both. Give this home a DOCKER_CONFIG of its own, or move only \
+                 keys of the store file",
+                escape(&head.host),
+                self.docker_dir.join("trust").join("private").display()
+            )));
+        }
         new.receive(&head, &digest)?;
         let entry = step_entry(
             "receive",

@@ -1,6 +1,9 @@
 //! The offer of the new host, and the package of the old one.
 
-use std::{collections::BTreeMap, io::Write as _, iter, path::Path};
+use std::{
+    collections::BTreeMap, fs, io::Write as _, iter, os::unix::fs::MetadataExt as _, path::Path,
+    time::UNIX_EPOCH,
+};
 
 use age::x25519::{Identity, Recipient};
 use sha2::{Digest as _, Sha256};
@@ -160,7 +163,11 @@ impl Keyring {
                     .to_owned(),
             ));
         }
-        members.insert(MEMBER.to_owned(), Zeroizing::new(old.head().to_json()));
+        let mut head = old.head();
+        if head.keys.iter().any(|key| key.store == "docker") {
+            head.docker = self.docker_mark();
+        }
+        members.insert(MEMBER.to_owned(), Zeroizing::new(head.to_json()));
         let package = packed(manifest, &members, &left, &recipient)?;
         let digest = hex::encode(Sha256::digest(&package));
         old.packed(digest.clone());
@@ -182,6 +189,20 @@ impl Keyring {
         let number = self.record(old_record(&old), vec![entry]).await?;
         send_member(PACKAGE, &package, stream).await?;
         Ok(done(told, Vec::new(), number))
+    }
+
+    /// What tells this directory of Docker's keys from another: two homes that share one must not
+    /// move keys to each other, for the old one would remove the files of both. Inode and birth are
+    /// the same wherever the directory is seen from.
+    pub(super) fn docker_mark(&self) -> String {
+        let dir = self.docker_dir.join("trust").join("private");
+        let Ok(facts) = fs::metadata(dir) else {
+            return String::new();
+        };
+        let born = facts.created().ok();
+        let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let mark = format!("{} {:?}", facts.ino(), born.unwrap_or_default());
+        hex::encode(Sha256::digest(mark))
     }
 
     /// Keys of a migration that is sent again.
