@@ -9,7 +9,11 @@
 //! A share is a text file to be printed ([`file`]): its secret stands there as words, and once more,
 //! with everything else, as a QR code.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    sync::Arc,
+};
 
 use age::x25519;
 use bech32::{Bech32, Hrp};
@@ -313,10 +317,10 @@ pub fn combine(
     };
     let mut good: BTreeMap<u8, Zeroizing<[u8; SECRET]>> = BTreeMap::new();
     let mut add = |name: String, index: u8, secret, left_out: &mut Vec<_>| {
-        if good.contains_key(&index) {
-            left_out.push((name, ShareError::Duplicate(index)));
+        if let Entry::Vacant(place) = good.entry(index) {
+            place.insert(secret);
         } else {
-            good.insert(index, secret);
+            left_out.push((name, ShareError::Duplicate(index)));
         }
     };
     for (name, share) in whole {
