@@ -21,6 +21,27 @@ const OTHER_PIN: &str = "90xYz?";
 /// VERIFY (SP 800-73-4 part 2, section 3.2.1).
 const VERIFY: u8 = 0x20;
 
+/// Names the root of the virtual cards in `agent.toml`, as the owner of other ones would name
+/// Yubico's, and has the agent read it.
+fn trust_attestations(home: &Home, root: &Result<String, String>) {
+    let der = root.as_deref().expect("the card tells its root");
+    let config = home.user_home().join(".config/signet");
+    fs::create_dir_all(&config).expect("the home is ours");
+    let file = config.join("roots.pem");
+    fs::write(&file, signet_agent::store::piv::attest::pem(&hex(der))).expect("the same");
+    let setting = format!("attestation_roots = \"{}\"\n", file.display());
+    fs::write(config.join("agent.toml"), setting).expect("the same");
+    home.signet().args(["agent", "stop"]).run().ok();
+}
+
+fn hex(digits: &str) -> Vec<u8> {
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).expect("digits");
+        u8::from_str_radix(pair, 16).expect("two digits")
+    };
+    digits.trim().as_bytes().chunks(2).map(byte).collect()
+}
+
 /// A card made somebody's, without a terminal.
 fn set_up(home: &Home, serial: u32, pin: &str, label: &str) {
     let sheet = home.user_home().join(format!("sheet-{serial}"));
@@ -241,6 +262,19 @@ fn every_card_command_prints_what_its_schema_says() {
     assert_eq!(status["cards"][0]["label"], "work");
     let attest = look("signet card attest", &mut signet(&["card", "attest", "9c"]));
     assert_eq!(attest["certificates"].as_array().map(Vec::len), Some(2));
+    let result = attest["result"].as_str().expect("one line");
+    let nobody = "not verified: no root bundled for its issuer CN=";
+    assert!(result.starts_with(nobody), "{result}");
+    trust_attestations(&home, &cards.card(FIRST).control("attestation-root"));
+    let attest = look("signet card attest", &mut signet(&["card", "attest", "9c"]));
+    let result = attest["result"].as_str().expect("one line");
+    assert!(
+        result.starts_with("verified: made on YubiKey 5.7"),
+        "{result}"
+    );
+    let id = generated["id"].as_str().expect("every key has one");
+    let shown = look("signet key show", &mut signet(&["key", "show", id]));
+    assert_eq!(shown["cards"][0]["attestation"], result);
     look(
         "signet card pin",
         &mut with_pin(PIN, &["card", "pin", "--new-passphrase-fd", "4"]),
