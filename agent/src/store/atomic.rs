@@ -43,7 +43,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(),
     write_with(path, existing, |file| file.write_all(bytes))
 }
 
-/// As [`write`], with what `fill` writes: for what need not be in memory as a whole.
+/// As [`write()`], with what `fill` writes: for what need not be in memory as a whole.
 ///
 /// # Errors
 ///

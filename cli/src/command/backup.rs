@@ -81,7 +81,17 @@ fn manifest_json(manifest: &Manifest) -> Value {
         .map(|key| {
             let cards = key.cards.iter();
             let cards: Vec<Value> = cards
-                .map(|card| json!({ "serial": card.serial, "slot": card.slot }))
+                .map(|card| {
+                    json!({
+                        "serial": card.serial,
+                        "slot": card.slot,
+                        "origin": or_null(&card.origin),
+                        "firmware": or_null(&card.firmware),
+                        "attestation": or_null(&card.attestation),
+                        "own": or_null(&card.own),
+                        "proves": or_null(&card.proves),
+                    })
+                })
                 .collect();
             json!({
                 "id": key.id,

@@ -1,6 +1,7 @@
 //! What a restore brings back and what it leaves away; shares; and everything that goes wrong on the
 //! way, with the key directories as they were.
 
+mod cards;
 mod guide;
 mod hostile;
 mod shares;

@@ -47,6 +47,23 @@ pub(crate) async fn run(args: BackupOpenArgs, ctx: &mut Context) -> Result<(), F
         ctx.ui
             .data(format_args!("checkpoint of its log: {}", escape(line)));
     }
+    for key in &manifest.keys {
+        for card in &key.cards {
+            let proves = match card.proves.as_str() {
+                "" => String::new(),
+                proves => format!("; attestation {}", escape(proves)),
+            };
+            ctx.ui.data(format_args!(
+                "{} is on YubiKey {} in slot {}{proves}",
+                named(&key.role, &key.gun, &key.label, &key.id),
+                card.serial,
+                escape(&card.slot)
+            ));
+        }
+    }
+    for note in &manifest.notes {
+        ctx.ui.data(escape(note));
+    }
     for one in passphrases(&manifest) {
         ctx.ui
             .data(format_args!("needed for a restore: {one} passphrase"));
