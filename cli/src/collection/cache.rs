@@ -22,8 +22,6 @@ pub(crate) struct TufCache {
     directory: PathBuf,
 }
 
-/// Bytes of a file that are read to be compared; large ones are not held twice for it.
-const COMPARED_AT_ONCE: usize = 64 << 10;
 /// Delegations nest; deeper than this nobody's do.
 const MAX_DEPTH: usize = 8;
 
@@ -98,37 +96,6 @@ impl TufCache {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         opened.take(most).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
-    }
-
-    /// Whether a document is there with exactly these bytes.
-    ///
-    /// # Errors
-    ///
-    /// When the file is there and cannot be read.
-    pub(crate) fn has(&self, role: &RoleName, bytes: &[u8]) -> Result<bool, Failure> {
-        let file = self.file(role);
-        let failed = |error| Failure::file("read", &file, error);
-        let mut opened = match fs::File::open(&file) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        if opened.metadata().map_err(failed)?.len() != bytes.len() as u64 {
-            return Ok(false);
-        }
-        let mut part = vec![0; COMPARED_AT_ONCE.min(bytes.len())];
-        for expected in bytes.chunks(COMPARED_AT_ONCE) {
-            let part = &mut part[..expected.len()];
-            match opened.read_exact(part) {
-                Ok(()) if part == expected => {}
-                // Cut short meanwhile: not these bytes either.
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                    return Err(failed(error));
-                }
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     /// Replaces documents. All are durable before the first takes the place of an old one.
@@ -346,21 +313,6 @@ mod tests {
         }
         assert_eq!(cache.read(&RoleName::Targets).unwrap().unwrap(), b"{2}");
         assert_eq!(fs::read_dir(cache.directory()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_document_is_the_same_to_its_last_byte() {
-        let (_directory, cache) = cache();
-        let long = vec![b'x'; 2 * COMPARED_AT_ONCE + 1];
-        assert!(!cache.has(&RoleName::Targets, &long).unwrap());
-        cache.save([(&RoleName::Targets, &long[..])]).unwrap();
-        assert!(cache.has(&RoleName::Targets, &long).unwrap());
-        assert!(!cache.has(&RoleName::Targets, &long[1..]).unwrap());
-        let mut other = long;
-        *other.last_mut().unwrap() = b'y';
-        assert!(!cache.has(&RoleName::Targets, &other).unwrap());
-        cache.save([(&RoleName::Targets, &b""[..])]).unwrap();
-        assert!(cache.has(&RoleName::Targets, b"").unwrap());
     }
 
     #[test]

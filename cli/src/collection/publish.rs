@@ -224,9 +224,9 @@ impl Run<'_> {
                 .min(),
         };
         match update::fetch(self.server, &self.cache, self.image, wanted).await? {
-            Current::Published(mut trusted) => {
+            Current::Published(mut trusted, before) => {
                 let outcome = self.change(ctx, &mut trusted, &known).await?;
-                self.remember(ctx, &outcome, &trusted);
+                self.remember(ctx, &outcome, &before, &trusted);
                 Ok(outcome)
             }
             Current::Nothing(cached) => self.first_publish(ctx, &cached, &known).await,

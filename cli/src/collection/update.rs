@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use prost::bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use signet_trust::{
     RoleName,
     pin::Pin,
@@ -34,10 +35,39 @@ pub(crate) struct Wanted {
 /// What is published.
 #[derive(Debug)]
 pub(crate) enum Current {
-    /// A collection, verified.
-    Published(Box<Trusted>),
+    /// A collection, verified; and what the cache had before.
+    Published(Box<Trusted>, Before),
     /// The server has nothing under this name. With what the cache has.
     Nothing(Box<Cached>),
+}
+
+/// What the cache had when it was read, by hash: large documents are not held for it.
+#[derive(Debug, Default)]
+pub(crate) struct Before(BTreeMap<RoleName, [u8; 32]>);
+
+impl Before {
+    fn of(cached: &Cached) -> Self {
+        let single = [
+            (RoleName::Root, &cached.root),
+            (RoleName::Timestamp, &cached.timestamp),
+            (RoleName::Snapshot, &cached.snapshot),
+        ];
+        let single = single
+            .into_iter()
+            .filter_map(|(role, wire)| Some((role, wire.as_ref()?)));
+        let targets = cached.targets.iter();
+        let targets = targets.map(|(role, wire)| (role.clone(), wire));
+        let all = single.chain(targets);
+        Self(all.map(|(role, wire)| (role, sha256(wire))).collect())
+    }
+
+    fn has(&self, role: &RoleName, wire: &[u8]) -> bool {
+        self.0.get(role).is_some_and(|hash| *hash == sha256(wire))
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 /// How much longer a file may be than what lists it says, to be called another file: then it is
@@ -57,6 +87,7 @@ pub(crate) async fn fetch(
     wanted: Wanted,
 ) -> Result<Current, Failure> {
     let cached = cache.load()?;
+    let before = Before::of(&cached);
     let for_write = wanted.for_write;
     let options = Options {
         pin: wanted.pin,
@@ -99,9 +130,9 @@ pub(crate) async fn fetch(
     }
     let trusted = update.finish();
     if !for_write {
-        save(cache, &trusted, &BTreeMap::new())?;
+        save(cache, &before, &trusted, &BTreeMap::new())?;
     }
-    Ok(Current::Published(Box::new(trusted)))
+    Ok(Current::Published(Box::new(trusted), before))
 }
 
 /// Seconds since 1970.
@@ -109,17 +140,18 @@ pub(crate) fn now() -> UnixTime {
     jiff::Timestamp::now().as_second()
 }
 
-/// Saves what differs from what is there; `newer` are documents published since.
+/// Saves what differs from what was there; `newer` are documents published since.
 ///
 /// # Errors
 ///
-/// When the cache cannot be read or written.
+/// When the cache cannot be written.
 pub(crate) fn save(
     cache: &TufCache,
+    before: &Before,
     trusted: &Trusted,
     newer: &BTreeMap<RoleName, Bytes>,
 ) -> Result<(), Failure> {
-    let mut current: Vec<(&RoleName, &[u8])> = vec![
+    let mut current = vec![
         (&RoleName::Root, trusted.root().wire()),
         (&RoleName::Timestamp, trusted.timestamp.wire()),
         (&RoleName::Snapshot, trusted.snapshot.wire()),
@@ -127,14 +159,12 @@ pub(crate) fn save(
     let old = trusted.targets.iter();
     let old = old.filter(|(role, _)| !newer.contains_key(role));
     current.extend(old.map(|(role, document)| (role, document.wire())));
+    let mut changed: Vec<(&RoleName, &[u8])> = current
+        .into_iter()
+        .filter(|(role, wire)| !before.has(role, wire))
+        .collect();
     let newer = newer.iter().filter(|(role, _)| role.is_targets_like());
-    current.extend(newer.map(|(role, wire)| (role, wire.as_ref())));
-    let mut changed = Vec::new();
-    for (role, wire) in current {
-        if !cache.has(role, wire)? {
-            changed.push((role, wire));
-        }
-    }
+    changed.extend(newer.map(|(role, wire)| (role, wire.as_ref())));
     if changed.is_empty() {
         Ok(())
     } else {

@@ -62,7 +62,7 @@ pub(crate) async fn run(args: InspectArgs, ctx: &mut Context) -> Result<(), Fail
         chain_from: None,
     };
     let current = update::fetch(&remote.trust, &cache, &image, wanted).await?;
-    let Current::Published(trusted) = current else {
+    let Current::Published(trusted, _) = current else {
         return Err(update::no_trust_data(&image, &remote.trust));
     };
     update::announce(ctx, &remote.trust, &trusted);

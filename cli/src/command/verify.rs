@@ -49,7 +49,7 @@ pub(crate) async fn run(args: VerifyArgs, ctx: &mut Context) -> Result<(), Failu
         update::fetch(&remote.trust, &cache, &image, wanted),
         async { Ok(ask_registry(&remote, &tag).await) },
     )?;
-    let Current::Published(trusted) = current else {
+    let Current::Published(trusted, _) = current else {
         return Err(update::no_trust_data(&image, &remote.trust));
     };
     update::announce(ctx, &remote.trust, &trusted);

@@ -6,7 +6,10 @@ use signet_trust::{KeyId, RoleName, edit::Edit, update::Trusted};
 use super::{Again, Done, Outcome, Run, unexpected};
 use crate::{
     Context,
-    collection::{session::Said, update},
+    collection::{
+        session::Said,
+        update::{self, Before},
+    },
     failure::{Failure, exit},
     net::{NetError, multipart::Upload},
 };
@@ -114,9 +117,15 @@ impl Run<'_> {
     }
 
     /// Saves what was fetched, and what the server took, for the next run.
-    pub(super) fn remember(&self, ctx: &Context, outcome: &Outcome, trusted: &Trusted) {
+    pub(super) fn remember(
+        &self,
+        ctx: &Context,
+        outcome: &Outcome,
+        before: &Before,
+        trusted: &Trusted,
+    ) {
         let Outcome::Done(done) = outcome else { return };
-        if let Err(failure) = update::save(&self.cache, trusted, &done.documents) {
+        if let Err(failure) = update::save(&self.cache, before, trusted, &done.documents) {
             ctx.ui.warn(failure);
         }
     }
