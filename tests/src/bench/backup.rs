@@ -22,7 +22,7 @@ use crate::{
 /// Keys of the small home, whose figures are what the passphrases cost, and of the large one.
 const KEYS: [usize; 2] = [1, 1_000];
 /// Most runs of each command: each derives keys for seconds.
-const MAX_RUNS: usize = 3;
+const MAX_RUNS: usize = 2;
 /// The backup's passphrase.
 const PASSPHRASE: &str = "of the backup";
 
