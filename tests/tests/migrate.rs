@@ -5,6 +5,8 @@
 mod bad;
 #[path = "migrate/cards.rs"]
 mod cards;
+#[path = "migrate/clock.rs"]
+mod clock;
 #[path = "migrate/guide.rs"]
 mod guide;
 

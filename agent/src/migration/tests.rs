@@ -301,8 +301,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let again = |json: &str| serde_json::from_str::<New>(json).unwrap();
-        self.new = again(&serde_json::to_string(&self.new).unwrap());
+        self.new = serde_json::from_str(&serde_json::to_string(&self.new).unwrap()).unwrap();
         if let Some(old) = &mut self.old {
             let mut again: Old =
                 serde_json::from_str(&serde_json::to_string(old).unwrap()).unwrap();

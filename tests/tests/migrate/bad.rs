@@ -2,9 +2,7 @@
 //! that is given up, or goes back.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 use serde_json::Value;
 use signet_proto::archive::Writer;
@@ -430,64 +428,32 @@ fn homes_that_share_dockers_directory_do_not_remove_each_others_keys() {
     assert_eq!(two.old.keys().len(), 3);
 }
 
-/// A library for `LD_PRELOAD` under which the clock is so many seconds off.
-fn wrong_clock(lab: &Lab, seconds: i64) -> PathBuf {
-    let dir = lab.fresh_dir("c");
-    let (source, library) = (dir.join("clock.c"), dir.join("clock.so"));
-    let code = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <time.h>\n\
-                int clock_gettime(clockid_t id, struct timespec *at) {\n\
-                int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, \"clock_gettime\");\n\
-                int done = real(id, at);\n\
-                if (id == CLOCK_REALTIME) at->tv_sec += SHIFT;\n\
-                return done; }\n";
-    fs::write(&source, code).expect("the lab's directory is ours");
-    clean("gcc")
-        .args(["-shared", "-fPIC", &format!("-DSHIFT={seconds}LL"), "-o"])
-        .args([&library, &source])
-        .run()
-        .ok();
-    library
-}
-
-/// Starts the agent of a home with another clock; it listens when this returns.
-fn with_clock(home: &Home, library: &Path) -> Child {
-    home.signet().args(["agent", "stop"]).run().ok();
-    let mut agent = home.signetd();
-    agent.env("LD_PRELOAD", library).arg("--background");
-    agent.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut agent = agent.spawn().expect("it starts");
-    let mut said = String::new();
-    // It closes this end once it listens.
-    let mut stderr = agent.stderr.take().expect("a pipe");
-    stderr.read_to_string(&mut said).expect("it is text");
-    assert!(home.agent_pid().is_some(), "{said}");
-    agent
-}
-
 #[test]
-fn no_clock_matters() {
+fn a_key_that_does_not_open_on_the_old_host_is_told_and_moves_where_it_is_known() {
     let lab = Lab::builder().build();
     let two = Two::new(&lab);
-    let years = 365 * 24 * 3600;
-    let agents = [
-        with_clock(&two.old, &wrong_clock(&lab, -40 * years)),
-        with_clock(&two.new, &wrong_clock(&lab, 30 * years)),
-    ];
-    let receipt = two.received();
-    let begun = migrations(&two.old)[0]["begun"].to_string();
-    assert!(
-        begun.starts_with("\"198"),
-        "the old host's clock is right: {begun}"
-    );
-    let note = two.file("note");
-    migrate(&two.old, &["finish", text(&receipt), "-o", text(&note)]).ok();
-    migrate(&two.new, &["receive", text(&note)]).ok();
-    assert_eq!(
-        (state(&two.old), state(&two.new)),
-        ("retired".into(), "closed".into())
-    );
-    for (home, mut agent) in [&two.old, &two.new].into_iter().zip(agents) {
-        home.signet().args(["agent", "stop"]).run().ok();
-        agent.wait().expect("it ends");
+    // One that docker made, say: its public key is nowhere in clear.
+    let stranger = super::with_keys(&lab);
+    for (path, bytes) in files(&stranger.docker_config().join("trust/private")) {
+        let name = path.file_name().expect("a file");
+        let dir = two.old.docker_config().join("trust/private");
+        fs::write(dir.join(name), bytes).expect("the directory is ours");
     }
+    let (offer, package) = (two.file("offer"), two.file("package"));
+    migrate(&two.new, &["receive", "-o", text(&offer)]).ok();
+    prepared(&two.old)
+        .env_remove("DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE")
+        .args(["send", text(&offer), "-o", text(&package)])
+        .run()
+        .exits(8)
+        .says("it did not open here")
+        .says("was never enrolled here: its passphrase is needed");
+    let receipt = two.file("receipt");
+    migrate(&two.new, &["receive", text(&package), "-o", text(&receipt)]).ok();
+    migrate(
+        &two.old,
+        &["finish", text(&receipt), "-o", text(&two.file("note"))],
+    )
+    .ok();
+    assert_eq!((two.old.keys().len(), two.new.keys().len()), (1, 3));
 }

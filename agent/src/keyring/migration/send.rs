@@ -168,10 +168,22 @@ impl Keyring {
             head.docker = self.docker_mark();
         }
         members.insert(MEMBER.to_owned(), Zeroizing::new(head.to_json()));
+        let unopened: BTreeMap<String, String> = manifest
+            .keys
+            .iter()
+            .filter(|key| !key.problem.is_empty() && key.cards.is_empty())
+            .map(|key| (key.id.clone(), key.problem.clone()))
+            .collect();
         let package = packed(manifest, &members, &left, &recipient)?;
         let digest = hex::encode(Sha256::digest(&package));
         old.packed(digest.clone());
         let mut told = tell_old(&old);
+        for key in &mut told.keys {
+            // It moves all the same: the new host needs what opens it, not this one.
+            if let Some(problem) = unopened.get(&key.key_id) {
+                key.problem = format!("it did not open here: {problem}");
+            }
+        }
         told.keys.extend(unpacked(&listed, &left));
         let entry = step_entry(
             "send",
