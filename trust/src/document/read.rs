@@ -1,8 +1,10 @@
 //! Values to documents: every member known, every number bounded, every fault with its path.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+mod at;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::{collections::BTreeMap, ops::Range};
+
+use at::{At, shorten};
 
 use super::{
     Body, Delegation, Delegations, Document, DocumentError, FileMeta, Hashes, RoleKeys, Root,
@@ -436,146 +438,6 @@ fn read_expiry(value: &Value<'_>) -> Result<Expiry> {
 
 fn read_version(value: &Value<'_>) -> Result<u32> {
     At::SIGNED.member("version").counter(value)
-}
-
-/// Where in a document we are; put into words only when something is wrong there.
-struct At<'p> {
-    parent: Option<&'p Self>,
-    name: &'p str,
-}
-
-impl At<'static> {
-    const SIGNED: Self = Self {
-        parent: None,
-        name: "signed",
-    };
-}
-
-impl<'p> At<'p> {
-    fn member<'m>(&'m self, name: &'m str) -> At<'m> {
-        At {
-            parent: Some(self),
-            name,
-        }
-    }
-
-    fn fault(&self, why: &str) -> DocumentError {
-        let mut names = vec![shorten(self.name)];
-        let mut up = self.parent;
-        while let Some(at) = up {
-            names.push(shorten(at.name));
-            up = at.parent;
-        }
-        names.reverse();
-        DocumentError::Form {
-            path: names.join("."),
-            why: why.to_owned(),
-        }
-    }
-
-    fn object<'v, 'a>(&self, value: &'v Value<'a>) -> Result<&'v [(Cow<'a, str>, Value<'a>)]> {
-        match value {
-            Value::Object(members) => Ok(members),
-            Value::Null => Err(self.fault("it is missing")),
-            _ => Err(self.fault("it is not an object")),
-        }
-    }
-
-    /// `null` is an empty list, as Go has it.
-    fn array<'v, 'a>(&self, value: &'v Value<'a>) -> Result<&'v [Value<'a>]> {
-        match value {
-            Value::Array(items) => Ok(items),
-            Value::Null => Ok(&[]),
-            _ => Err(self.fault("it is not a list")),
-        }
-    }
-
-    /// The members of these names; others are faults.
-    fn optional<'v, 'a, const N: usize>(
-        &self,
-        value: &'v Value<'a>,
-        names: [&str; N],
-    ) -> Result<[Option<&'v Value<'a>>; N]> {
-        let mut found = [None; N];
-        for (name, value) in self.object(value)? {
-            match names.iter().position(|known| known == name) {
-                Some(index) => found[index] = Some(value),
-                None => return Err(self.member(name).fault("an unknown member")),
-            }
-        }
-        Ok(found)
-    }
-
-    /// As [`At::optional`]; what is missing is `null`.
-    fn members<'v, 'a, const N: usize>(
-        &self,
-        value: &'v Value<'a>,
-        names: [&str; N],
-    ) -> Result<[&'v Value<'a>; N]> {
-        Ok(self
-            .optional(value, names)?
-            .map(|found| found.unwrap_or(&Value::Null)))
-    }
-
-    fn text<'v>(&self, value: &'v Value<'_>) -> Result<&'v str> {
-        match value {
-            Value::String(text) => Ok(text),
-            Value::Null => Err(self.fault("it is missing")),
-            _ => Err(self.fault("it is not a string")),
-        }
-    }
-
-    /// A version or threshold: from 1 to 2^31-1.
-    fn counter(&self, value: &Value<'_>) -> Result<u32> {
-        match value {
-            Value::Int(number @ 1..=0x7fff_ffff) => {
-                Ok(u32::try_from(*number).expect("the pattern bounds it"))
-            }
-            Value::Null => Err(self.fault("it is missing")),
-            _ => Err(self.fault("it is not a number from 1 to 2147483647")),
-        }
-    }
-
-    fn length(&self, value: &Value<'_>) -> Result<u64> {
-        match value {
-            Value::Int(number) => u64::try_from(*number).map_err(|_| self.fault("it is negative")),
-            Value::Null => Err(self.fault("it is missing")),
-            _ => Err(self.fault("it is not a number")),
-        }
-    }
-
-    fn base64(&self, value: &Value<'_>) -> Result<Vec<u8>> {
-        STANDARD
-            .decode(self.text(value)?)
-            .map_err(|_| self.fault("it is not base64"))
-    }
-
-    /// Decodes a digest into `buffer`, which is no shorter than the text.
-    fn digest<'b>(&self, name: &str, text: &str, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
-        let len = STANDARD
-            .decode_slice(text, buffer)
-            .map_err(|_| self.member(name).fault("it is not base64"))?;
-        Ok(&buffer[..len])
-    }
-
-    fn role(&self, name: &str) -> Result<RoleName> {
-        name.parse()
-            .map_err(|_| self.fault("it is not the name of a role"))
-    }
-
-    fn key_id(&self, id: &str) -> Result<KeyId> {
-        id.parse()
-            .map_err(|_| self.fault("it is not a key ID (64 lower-case hex digits)"))
-    }
-}
-
-/// Text from outside, made short and printable.
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    if text.chars().nth(80).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 const BASE: [RoleName; 4] = [
