@@ -174,6 +174,7 @@ fn finish(
     if wrong.is_empty() {
         return Ok(());
     }
+    let left_away = keys.iter().any(|key| key.action == "tombstoned");
     let fine = keys.iter().filter(|key| key.exit == 0).count();
     let one = wrong[0].exit;
     let exit = match !changed && fine == 0 && wrong.iter().all(|missing| missing.exit == one) {
@@ -186,10 +187,13 @@ fn finish(
         file.display()
     );
     Err(Failure::new(exit, "partial", message)
-        .fix(
+        .fix(if left_away {
+            "--revive brings back the keys that were removed here or moved away; what is there is \
+             left as it is"
+        } else {
             "the same command again, with the passphrases that were missing, restores and enrols \
-             the rest; what is there is left as it is",
-        )
+             the rest; what is there is left as it is"
+        })
         .missing(wrong))
 }
 
