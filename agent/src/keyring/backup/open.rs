@@ -281,7 +281,11 @@ fn locked(what: String, ask: &SecretRequest, or_damaged: bool) -> Fault {
 }
 
 /// What a key signs to show that it is there: built here, never received.
-pub(in crate::keyring) fn proof(purpose: &str, archive: &str, id: &KeyId) -> Result<Vec<u8>, Fault> {
+pub(in crate::keyring) fn proof(
+    purpose: &str,
+    archive: &str,
+    id: &KeyId,
+) -> Result<Vec<u8>, Fault> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| Fault::Internal("the system gives no randomness"))?;
     let nonce = hex::encode(nonce);
