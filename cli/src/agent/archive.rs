@@ -87,6 +87,9 @@ pub(crate) async fn archive(
             }
             Some(Event::Waiting(waiting)) => line.say(ctx, &waiting),
             Some(Event::Progress(progress)) => {
+                if bar.length() == Some(0) {
+                    bar.enable_steady_tick(Duration::from_millis(200));
+                }
                 bar.set_length(progress.total.into());
                 bar.set_position(progress.done.into());
             }
@@ -142,9 +145,7 @@ fn bar(ctx: &Context) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len} keys");
-    let bar = ProgressBar::new(0).with_style(style.expect("a fixed template"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    ProgressBar::new(0).with_style(style.expect("a fixed template"))
 }
 
 fn odd(what: &str) -> Failure {

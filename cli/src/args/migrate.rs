@@ -50,10 +50,13 @@ pub(crate) struct MigrateReceiveArgs {
 /// `signet migrate send`
 #[derive(Args, Debug)]
 pub(crate) struct MigrateSendArgs {
-    /// The new host's offer, as a file or as the line itself; then the keys, every one without.
-    /// With --ssh only the keys
-    #[arg(value_name = "OFFER [KEY]...", value_hint = ValueHint::FilePath)]
-    pub(crate) arguments: Vec<String>,
+    /// The new host's offer, as a file or as the line itself; not with --ssh
+    #[arg(value_name = "OFFER", value_hint = ValueHint::FilePath)]
+    pub(crate) offer: Option<String>,
+
+    /// The keys that move; without, every one that is on no card
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
 
     /// Where to write the package; without, signet-ID.package in this directory
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]

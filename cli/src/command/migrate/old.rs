@@ -18,10 +18,13 @@ use crate::{
 
 /// Packs the keys for an offer.
 pub(super) async fn send(args: MigrateSendArgs, ctx: &mut Context) -> Result<(), Failure> {
+    // Over ssh what comes first is a key already.
+    let mut arguments: Vec<String> = args.offer.into_iter().collect();
+    arguments.extend(args.keys);
     if let Some(target) = args.ssh {
-        return ssh::send(&target, args.arguments, ctx).await;
+        return ssh::send(&target, arguments, ctx).await;
     }
-    let (line, keys) = offer_of(args.arguments)?;
+    let (line, keys) = offer_of(arguments)?;
     let offer = Offer::parse(&line).map_err(|error| bad_offer(&error))?;
     let file = place(args.output, &offer.id, "package");
     must_be_free(&file)?;

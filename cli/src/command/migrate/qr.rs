@@ -10,6 +10,11 @@ pub(super) fn show(line: &str) {
     let Ok(code) = QrCode::with_error_correction_level(line, EcLevel::L) else {
         return;
     };
-    let image = code.render::<Dense1x2>().build();
+    // Terminals are dark more often than not: what is light is drawn.
+    let image = code
+        .render::<Dense1x2>()
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark)
+        .build();
     terminal::show(&image.lines().map(str::to_owned).collect::<Vec<_>>());
 }
