@@ -242,11 +242,10 @@ impl Config {
                         })?;
                 }
                 "policy" => {
-                    config.policy =
-                        Policy::read(value).map_err(|source| ConfigError::Policy {
-                            path: path.to_owned(),
-                            source,
-                        })?;
+                    config.policy = Policy::read(value).map_err(|source| ConfigError::Policy {
+                        path: path.to_owned(),
+                        source,
+                    })?;
                 }
                 "unlock" => {
                     config.unlock = value

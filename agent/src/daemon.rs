@@ -160,11 +160,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
 
 /// Reads `agent.toml` anew at each SIGHUP and puts its policy in force, whole or not at all. Other
 /// settings wait for the next start.
-async fn reload(
-    mut asked: tokio::signal::unix::Signal,
-    dir: PathBuf,
-    shared: Arc<Shared>,
-) {
+async fn reload(mut asked: tokio::signal::unix::Signal, dir: PathBuf, shared: Arc<Shared>) {
     while asked.recv().await.is_some() {
         match Config::load(&dir) {
             Ok(config) => {

@@ -10,7 +10,6 @@
 //! A request goes `parse → verify base → guard → consent and secrets → sign → verify → ledger →
 //! release`; nothing is released that is not durable in the ledger.
 
-pub mod policy;
 pub mod backup;
 pub mod config;
 pub mod daemon;
@@ -18,6 +17,7 @@ pub mod key;
 pub mod keyring;
 pub mod ledger;
 pub mod migration;
+pub mod policy;
 pub mod presence;
 pub mod service;
 pub mod store;

@@ -75,10 +75,7 @@ fn what_is_no_command_line_ends_in_2() {
 fn names_of_later_releases_are_said_to_be_that() {
     let lab = Lab::builder().build();
     let home = lab.home();
-    for args in [
-        &["repo", "rotate", "root"][..],
-        &["signer", "add", "alice"],
-    ] {
+    for args in [&["repo", "rotate", "root"][..], &["signer", "add", "alice"]] {
         signet(&home, args).exits(2).says("release");
     }
 }

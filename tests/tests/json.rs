@@ -173,7 +173,10 @@ fn every_command_prints_what_its_schema_says() {
     reader.run("signet status", &mut signet(&home, &["status"]));
     reader.run("signet key list", &mut signet(&home, &["key", "list"]));
     reader.run("signet log show", &mut signet(&home, &["log", "show"]));
-    reader.run("signet migrate", &mut signet(&home, &["migrate", "receive"]));
+    reader.run(
+        "signet migrate",
+        &mut signet(&home, &["migrate", "receive"]),
+    );
     let status = ["migrate", "status"];
     reader.run("signet migrate status", &mut signet(&home, &status));
     reader.run("signet migrate", &mut signet(&home, &["migrate", "cancel"]));

@@ -133,8 +133,7 @@ pub(super) fn entries(db: &Connection, from: u64, count: u64) -> rusqlite::Resul
 /// Signatures that a key made since a time. Entries are read from the newest on, so that the cost
 /// is that of the time asked about; a clock that jumped back costs a look at older ones.
 pub(super) fn signed_since(db: &Connection, key: &KeyId, since: i64) -> rusqlite::Result<u64> {
-    let mut select =
-        db.prepare_cached("SELECT time, kind, key FROM log ORDER BY number DESC")?;
+    let mut select = db.prepare_cached("SELECT time, kind, key FROM log ORDER BY number DESC")?;
     let mut rows = select.query([])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {

@@ -3,9 +3,9 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use signet_proto::v1::{
-    Answer, ExplainReply, ExplainRequest, HelloReply, HelloRequest, LockReply, LockRequest, Prompt, PromptMode, StatusReply,
-    StatusRequest, StopReply, StopRequest, UnlockDone, UnlockEvent, UnlockRequest, UnlockStart,
-    agent_server::Agent, unlock_event, unlock_request,
+    Answer, ExplainReply, ExplainRequest, HelloReply, HelloRequest, LockReply, LockRequest, Prompt,
+    PromptMode, StatusReply, StatusRequest, StopReply, StopRequest, UnlockDone, UnlockEvent,
+    UnlockRequest, UnlockStart, agent_server::Agent, unlock_event, unlock_request,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
