@@ -281,12 +281,13 @@ fn an_upload_that_was_lost_is_superseded_by_the_next_run() {
 
 /// KiB of files, its own program above all, that a process has in memory.
 fn resident_files(pid: Pid) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).expect("a process");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssFile:"));
-    let size = line.unwrap().trim().trim_end_matches(" kB");
-    size.parse().unwrap()
+    let size = line.expect("VmRSS").trim().trim_end_matches(" kB");
+    size.parse().expect("a number")
 }
 
 #[test]
