@@ -403,10 +403,11 @@ impl Keyring {
             [] => String::new(),
             used => format!(", which {} lists", used.join(", ")),
         };
-        let question = format!(
-            "Remove {}{what}? Without another copy nobody can sign with it any more.",
-            key.describe()
-        );
+        let copy = match self.is_rehearsed(&key.id).await? {
+            true => "A rehearsed backup holds it.",
+            false => "No rehearsed backup holds it: without another copy nobody can sign with it.",
+        };
+        let question = format!("Remove {}{what}? {copy}", key.describe());
         match person.confirm(stream, &question).await {
             Ok(_) => {}
             Err(Fault::NeedsYes(_)) if !key.used_by.is_empty() && key.is_root() => {

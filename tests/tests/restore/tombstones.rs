@@ -61,6 +61,21 @@ fn a_removed_key_comes_back_from_a_backup_only_by_a_revival() {
 }
 
 #[test]
+fn whoever_removes_a_key_is_told_whether_a_rehearsed_backup_holds_it() {
+    let lab = Lab::builder().build();
+    let home = with_keys(&lab);
+    let ask = || signet(&home, "", &["key", "remove", "main"]).exits(5);
+    ask().says("No rehearsed backup holds it");
+    let file = backup(&lab, &home);
+    ask().says("No rehearsed backup holds it");
+    let identity = identity_of(&file);
+    let verify = ["backup", "verify", "-i", text(&identity), text(&file)];
+    signet(&home, "", &verify).ok();
+    ask().says("A rehearsed backup holds it.");
+    assert!(home.keys().iter().any(|key| key["label"] == "main"));
+}
+
+#[test]
 fn a_key_that_moved_away_is_refused_wherever_it_turns_up_until_it_is_revived() {
     let lab = Lab::builder().build();
     let home = with_keys(&lab);
