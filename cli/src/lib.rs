@@ -22,6 +22,7 @@ mod harden;
 mod home;
 mod image;
 mod net;
+mod new_file;
 #[cfg(test)]
 mod schema;
 mod secrets;

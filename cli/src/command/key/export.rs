@@ -1,10 +1,6 @@
 //! `signet key export`.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::io::Write as _;
 
 use serde_json::json;
 use signet_proto::v1::{ExportKey, key_change::Change};
@@ -15,16 +11,15 @@ use crate::{
     Context,
     agent::{change, find::describe},
     args::KeyExportArgs,
-    failure::{Failure, exit},
+    failure::Failure,
+    new_file::{NewFile, must_be_free},
 };
 
 /// Writes a key to stdout or a new file.
 pub(crate) async fn run(args: KeyExportArgs, ctx: &mut Context) -> Result<(), Failure> {
     // Before anything is asked: a passphrase chosen for nothing is annoying.
-    if let Some(path) = args.output.as_deref()
-        && path.exists()
-    {
-        return Err(exists(path));
+    if let Some(path) = &args.output {
+        must_be_free(path)?;
     }
     let wanted = Change::Export(ExportKey {
         key: args.key,
@@ -34,10 +29,10 @@ pub(crate) async fn run(args: KeyExportArgs, ctx: &mut Context) -> Result<(), Fa
     let key = done.key.unwrap_or_default();
     let pem = Zeroizing::new(done.pem);
     if let Some(path) = &args.output {
-        write_new(path, &pem).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path),
-            _ => Failure::file("write", path, error),
-        })?;
+        let mut new = NewFile::begin(path)?;
+        let written = new.file().write_all(&pem);
+        written.map_err(|error| Failure::file("write", path, error))?;
+        new.keep()?;
     }
     if ctx.ui.is_json() {
         let mut object = versioned(to_json(&key));
@@ -55,52 +50,4 @@ pub(crate) async fn run(args: KeyExportArgs, ctx: &mut Context) -> Result<(), Fa
         None => ctx.ui.bytes(&pem)?,
     }
     Ok(())
-}
-
-fn exists(path: &Path) -> Failure {
-    Failure::new(
-        exit::FAILED,
-        "file_exists",
-        format!("{} exists already", path.display()),
-    )
-    .fix("choose another name; nothing is ever overwritten")
-}
-
-/// A new file, whole and on disk, or none.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".signet-")
-        .tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
-
-    use super::*;
-
-    #[test]
-    fn a_file_is_new_private_and_never_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key.pem");
-        write_new(&path, b"one").unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            write_new(&path, b"two").unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        assert_eq!(fs::read(&path).unwrap(), b"one");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
 }

@@ -5,7 +5,6 @@
 //! noticed.
 
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
     path::Path,
 };
@@ -14,11 +13,7 @@ use serde_json::{Value, json};
 use signet_proto::v1::{CheckpointsRequest, LogEntry, LogRequest};
 
 use super::to_json;
-use crate::{
-    Context,
-    args::LogExportArgs,
-    failure::{Failure, exit},
-};
+use crate::{Context, args::LogExportArgs, failure::Failure, new_file::NewFile};
 
 /// Writes the log.
 pub(super) async fn run(args: &LogExportArgs, ctx: &mut Context) -> Result<(), Failure> {
@@ -29,30 +24,12 @@ pub(super) async fn run(args: &LogExportArgs, ctx: &mut Context) -> Result<(), F
         return out.flush().map_err(failed);
     };
     let failed = |error| Failure::file("write", path, error);
-    if path.symlink_metadata().is_ok() {
-        return Err(exists(path));
-    }
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut new = tempfile::Builder::new()
-        .prefix(".signet-")
-        .tempfile_in(dir)
-        .map_err(failed)?;
-    let mut out = BufWriter::new(new.as_file_mut());
+    let mut new = NewFile::begin(path)?;
+    let mut out = BufWriter::new(new.file());
     let entries = write_all(ctx, &mut out, &failed).await?;
     out.flush().map_err(failed)?;
     drop(out);
-    new.as_file().sync_all().map_err(failed)?;
-    new.persist_noclobber(path)
-        .map_err(|error| match error.error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path),
-            _ => failed(error.error),
-        })?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed)?;
+    new.keep()?;
     if ctx.ui.is_json() {
         ctx.ui
             .json(&json!({ "v": 1, "entries": entries, "file": path }));
@@ -102,13 +79,4 @@ fn line(entry: &LogEntry) -> Value {
     line["v"] = json!(1);
     line["summary"] = json!(entry.summary);
     line
-}
-
-fn exists(path: &Path) -> Failure {
-    Failure::new(
-        exit::FAILED,
-        "file_exists",
-        format!("{} exists already", path.display()),
-    )
-    .fix("choose another name; nothing is ever overwritten")
 }
