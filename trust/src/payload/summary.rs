@@ -14,7 +14,7 @@ use crate::{
 const LINES: usize = 3;
 /// Digits of a digest or key ID: what docker shows of an image.
 const SHORT: usize = 12;
-/// An expiry this near to the default says nothing.
+/// An expiry this near to the default is named, and no more is said of it.
 const SLACK: UnixTime = 2 * 24 * 60 * 60;
 
 /// Gives the label of a key.
@@ -90,13 +90,15 @@ impl Words<'_> {
             }
         };
         let version = document.version();
-        lines.push(match self.base.and_then(|base| base.mark(role)) {
+        let change = match self.base.and_then(|base| base.mark(role)) {
             Some((old, hash)) if old == version && hash == self.item.payload.hash() => {
-                format!("{gun}: {role_words} v{version}, as it is published")
+                format!("v{version}, as it is published")
             }
-            Some((old, _)) => format!("{gun}: {role_words} v{old} → v{version}"),
-            None => format!("{gun}: {role_words} v{version}, compared with nothing"),
-        });
+            Some((old, _)) => format!("v{old} → v{version}"),
+            None => format!("v{version}, compared with nothing"),
+        };
+        let until = day(document.expires());
+        lines.push(format!("{gun}: {role_words} {change}, until {until}"));
         let before = lines.len();
         match document {
             Document::Root(root) => self.root(root, lines),
@@ -204,11 +206,11 @@ impl Words<'_> {
                 None => added.push(|| format!("  + {} {}", escape(tag), content(target))),
             }
         }
-        for tag in old_tags
-            .keys()
-            .filter(|tag| !targets.targets.contains_key(tag))
+        for (tag, before) in old_tags
+            .into_iter()
+            .filter(|(tag, _)| !targets.targets.contains_key(tag))
         {
-            removed.push(|| format!("  - {}", escape(tag)));
+            removed.push(|| format!("  - {} was {}", escape(tag), digest(before)));
         }
         for list in [added, changed, removed] {
             list.into_lines(lines);

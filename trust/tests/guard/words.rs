@@ -46,10 +46,10 @@ fn tags_added_changed_and_removed_are_named() {
     tag(&mut new, "1.2", 0xab);
     assert_eq!(
         lines(Some(&server.base()), &[targets_item(&new)]),
-        "docker.io/me/app: targets v9 → v10
+        "docker.io/me/app: targets v9 → v10, until 2029-11-20
   + 1.2 sha256:abababababab… (528 bytes)
   ~ latest sha256:010101010101… → sha256:020202020202… (528 bytes)
-  - old"
+  - old was sha256:070707070707…"
     );
 }
 
@@ -73,13 +73,13 @@ fn without_a_base_everything_is_claimed() {
     ];
     let text = lines(None, &items);
     let wanted = format!(
-        "docker.io/me/app (claimed): root (claimed) v1, compared with nothing
+        "docker.io/me/app (claimed): root (claimed) v1, compared with nothing, until 2036-11-18
   + family root ({root}) for root
   + app ({targets}) for targets
   + key {snapshot} for snapshot
   + key {timestamp} for timestamp
   the next root can be signed, until 2036-11-18, by family root ({root})
-docker.io/me/app (claimed): targets (claimed) v1, compared with nothing
+docker.io/me/app (claimed): targets (claimed) v1, compared with nothing, until 2029-11-20
   + latest sha256:020202020202… (528 bytes)",
         root = &keys().root.certificate.id().to_string()[..12],
         targets = &keys().targets.id().to_string()[..12],
@@ -103,7 +103,7 @@ fn a_root_says_whose_keys_come_and_go_and_who_signs_next() {
     let text = lines(Some(&server.base()), &[root_item(&root)]);
     let short = |id: KeyId| id.to_string()[..12].to_owned();
     let wanted = format!(
-        "docker.io/me/app: root v1 → v2
+        "docker.io/me/app: root v1 → v2, until 2036-11-18
   + key {other} for root
   - family root ({root}) for root
   + alice\\u{{202e}} ({alice}) for targets
@@ -122,7 +122,7 @@ fn delegations_are_named_with_their_keys_and_paths() {
     let targets = with_alice(targets_document(9, 1), keys().alice.public());
     let text = lines(Some(&server.base()), &[targets_item(&targets)]);
     let wanted = format!(
-        "docker.io/me/app: targets v8 → v9
+        "docker.io/me/app: targets v8 → v9, until 2029-11-20
   + targets/alice may sign every tag: alice\\u{{202e}} ({short})"
     );
     assert_eq!(text, wanted);
@@ -135,7 +135,7 @@ fn delegations_are_named_with_their_keys_and_paths() {
     entry.key_ids = None;
     let text = lines(Some(&server.base()), &[targets_item(&next)]);
     let wanted = format!(
-        "docker.io/me/app: targets v9 → v10
+        "docker.io/me/app: targets v9 → v10, until 2029-11-20
   - alice\\u{{202e}} ({short}) for targets/alice
   ~ targets/alice may sign v*, w*"
     );
@@ -156,7 +156,7 @@ fn a_delegation_not_yet_published_is_compared_with_nothing() {
     server.take(RoleName::Targets, &targets);
     let text = lines(Some(&server.base()), &[alice_item(&targets_document(1, 1))]);
     assert!(
-        text.starts_with("docker.io/me/app: targets/alice v1, compared with nothing\n"),
+        text.starts_with("docker.io/me/app: targets/alice v1, compared with nothing, until 2029-11-20\n"),
         "{text}"
     );
 }
