@@ -54,6 +54,7 @@ use crate::{
     policy::Policy,
     presence::{
         RequestId,
+        notice::Notifier,
         stream::{Carries, Stream},
     },
     service::{now, status::word},
@@ -112,6 +113,8 @@ pub struct Keyring {
     hold: Duration,
     policy: RwLock<Arc<Policy>>,
     witnesses: Witnesses,
+    /// What a person should hear of.
+    notifier: Notifier,
     /// The newest entry that a checkpoint was made of.
     checkpointed: AtomicU64,
 }
@@ -146,6 +149,7 @@ impl Keyring {
             hold: config.unlock,
             policy: RwLock::new(Arc::new(config.policy.clone())),
             witnesses: config.witnesses.clone(),
+            notifier: Notifier::default(),
             checkpointed: AtomicU64::new(0),
         };
         keyring.set_index(index);
@@ -156,6 +160,11 @@ impl Keyring {
     #[must_use]
     pub fn hold(&self) -> Duration {
         self.hold
+    }
+
+    /// Where requests say what a person should hear of.
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     fn index(&self) -> Arc<Index> {

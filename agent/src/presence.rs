@@ -4,6 +4,7 @@
 //! terminal, 3 a passphrase given for this request, 4 a touch. So far the caller's own stream is
 //! the only channel.
 
+pub mod notice;
 pub mod prepared;
 pub mod stream;
 
