@@ -95,6 +95,8 @@ fn serve(background: bool) -> anyhow::Result<()> {
     harden::thrifty_memory();
     harden::apply().context("the system does not let this process be hardened")?;
     std::env::set_current_dir("/").context("cannot change to /")?;
+    // Before anything is opened that it should not have.
+    helper::fork().context("cannot start the helper process")?;
     log();
     let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
     let config = Config::load(&endpoint.config)?;

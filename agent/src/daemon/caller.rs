@@ -12,7 +12,7 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use serde::Serialize;
@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use signet_trust::payload::escape;
 use tokio::net::UnixStream;
 
+use super::helper;
 use crate::presence::SessionId;
 
 /// Programs that carry other machines' requests: what comes through them is treated as forwarded.
@@ -35,7 +36,7 @@ pub struct Caller {
     pub uid: u32,
     /// Process ID when it connected; 0 when it lives in a namespace that we do not see.
     pub pid: i32,
-    /// Its program, if `/proc` told: the kernel keeps it from us where the process is undumpable
+    /// Its program, if the helper knew: the kernel keeps it from us where the process is undumpable
     /// and we are not root, as it is with `signet` and `sshd`.
     pub exe: Option<PathBuf>,
     /// The name that it gives itself, and its controlling terminal.
@@ -45,8 +46,8 @@ pub struct Caller {
     /// The facts above belong to the process that connected; false when it may have been replaced
     /// while they were read.
     pub confirmed: bool,
-    /// Its program, open, so that its digest is of what ran when it connected.
-    program: Option<File>,
+    /// Its program, so that its digest is of what ran when it connected.
+    program: Option<Arc<Program>>,
     facts: OnceLock<CallerFacts>,
     /// Keeps the process's ID from being used again while the connection lives.
     _pidfd: Option<OwnedFd>,
@@ -82,8 +83,8 @@ pub(crate) struct CallerFacts {
 const MAX_FACT: usize = 512;
 /// The largest program whose digest is computed.
 const MAX_PROGRAM: u64 = 64 * 1024 * 1024;
-/// Programs whose digests are remembered: more than ever speak to an agent.
-const MAX_DIGESTS: usize = 32;
+/// Programs that are remembered, with their digests: more than ever speak to an agent.
+const MAX_PROGRAMS: usize = 32;
 
 impl CallerFacts {
     /// The control group, escaped.
@@ -105,12 +106,11 @@ impl Caller {
         let had_pidfd = pinned.is_some();
         let before = Stat::of(pid);
         let pidfd = pinned.or_else(|| open_pidfd(pid));
-        let exe = (pid > 0)
-            .then(|| fs::read_link(format!("/proc/{pid}/exe")).ok())
-            .flatten();
-        let program = (pid > 0)
-            .then(|| File::open(format!("/proc/{pid}/exe")).ok())
-            .flatten();
+        let (exe, file) = match pid {
+            1.. => helper::program_of(pid),
+            _ => (None, None),
+        };
+        let program = file.and_then(Program::shared);
         let after = Stat::of(pid);
         let steady = before.is_some() && before == after;
         // With the peer's own pidfd the process that connected still runs under this ID unless it
@@ -193,7 +193,11 @@ impl Caller {
             comm: self.stat.as_ref().map(|stat| fact(&stat.comm)),
             confirmed: self.confirmed,
             exe: self.exe.as_deref().map(|exe| fact(&exe.to_string_lossy())),
-            exe_sha256: self.program.as_ref().and_then(digest).map(hex::encode),
+            exe_sha256: self
+                .program
+                .as_deref()
+                .and_then(Program::digest)
+                .map(hex::encode),
             forwarded: self.is_forwarded(),
             pid: self.pid,
             started: self.stat.as_ref().map(|stat| stat.started),
@@ -233,38 +237,59 @@ fn terminal(number: i32) -> Option<String> {
     }
 }
 
-/// SHA-256 of a program, computed once for each that speaks to us.
-fn digest(program: &File) -> Option<[u8; 32]> {
-    type Known = Vec<((u64, u64, i64, i64, u64), [u8; 32])>;
-    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
-    let facts = program.metadata().ok()?;
-    if !facts.is_file() || facts.len() > MAX_PROGRAM {
-        return None;
-    }
-    let (seconds, nanos) = (facts.ctime(), facts.ctime_nsec());
-    let which = (facts.dev(), facts.ino(), seconds, nanos, facts.len());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, digest)) = known.iter().find(|(one, _)| *one == which) {
-        return Some(*digest);
-    }
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 * 1024];
-    let mut at = 0;
-    while at < MAX_PROGRAM {
-        match program.read_at(&mut buffer, at).ok()? {
-            0 => break,
-            len => {
-                hash.update(buffer.get(..len)?);
-                at += len as u64;
-            }
+/// A program, open. All callers that run it share it, and its digest is computed once.
+#[derive(Debug)]
+struct Program {
+    file: File,
+    /// Device, inode, time of the last change, size.
+    identity: (u64, u64, i64, i64, u64),
+    digest: OnceLock<Option<[u8; 32]>>,
+}
+
+impl Program {
+    /// The one that is known already, else this one; `None` for what is no file, or too large.
+    fn shared(file: File) -> Option<Arc<Self>> {
+        static KNOWN: Mutex<Vec<Arc<Program>>> = Mutex::new(Vec::new());
+        let facts = file.metadata().ok()?;
+        if !facts.is_file() || facts.len() > MAX_PROGRAM {
+            return None;
         }
+        let (seconds, nanos) = (facts.ctime(), facts.ctime_nsec());
+        let identity = (facts.dev(), facts.ino(), seconds, nanos, facts.len());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = known.iter().find(|one| one.identity == identity) {
+            return Some(Arc::clone(program));
+        }
+        if known.len() == MAX_PROGRAMS {
+            known.remove(0);
+        }
+        let program = Arc::new(Self {
+            file,
+            identity,
+            digest: OnceLock::new(),
+        });
+        known.push(Arc::clone(&program));
+        Some(program)
     }
-    let digest = hash.finalize().into();
-    if known.len() == MAX_DIGESTS {
-        known.remove(0);
+
+    /// SHA-256.
+    fn digest(&self) -> Option<[u8; 32]> {
+        *self.digest.get_or_init(|| {
+            let mut hash = Sha256::new();
+            let mut buffer = vec![0; 256 * 1024];
+            let mut at = 0;
+            while at < MAX_PROGRAM {
+                match self.file.read_at(&mut buffer, at).ok()? {
+                    0 => break,
+                    len => {
+                        hash.update(buffer.get(..len)?);
+                        at += len as u64;
+                    }
+                }
+            }
+            Some(hash.finalize().into())
+        })
     }
-    known.push((which, digest));
-    Some(digest)
 }
 
 /// What identifies a process beyond its ID.
@@ -374,8 +399,10 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, b"abc").unwrap();
         // FIPS 180-4, "abc".
-        let digest = hex::encode(digest(&file).unwrap());
+        let program = Program::shared(file.try_clone().unwrap()).unwrap();
+        let digest = hex::encode(program.digest().unwrap());
         assert!(digest.starts_with("ba7816bf8f01cfea"), "{digest}");
+        assert!(Arc::ptr_eq(&program, &Program::shared(file).unwrap()));
     }
 
     #[test]

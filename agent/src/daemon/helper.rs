@@ -1,24 +1,55 @@
-//! Commands that `agent.toml` names, run for the agent: witnesses of the log, checks before a
-//! signature.
+//! Programs that run for the agent: witnesses of the log, checks before a signature, pinentries.
 //!
-//! They get one text on standard input and nothing else of ours: no environment but HOME, USER and
-//! a fixed PATH, no other descriptor, no key. What they say is bounded, and so is their time; one
-//! that takes longer is killed with everything that it started.
+//! The agent itself may start none (see `sandbox`): a child does, the *helper*, which was forked
+//! before anything was opened, holds no key, and ends with the agent. Programs get their standard
+//! input and output and nothing else of ours: no environment but HOME, USER, a fixed PATH and what
+//! the request for them adds, no other descriptor. What they say is bounded, and so is their time;
+//! one whose [`Child`] is dropped is killed with everything that it started.
+//!
+//! The helper also tells which program a process runs, which the kernel does not show to those in a
+//! sandbox.
+//!
+//! Where no helper was forked (the library in somebody else's process), a thread does its work.
+
+mod process;
+mod wire;
 
 use std::{
-    io::{self, Read, Write},
-    os::unix::process::CommandExt as _,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    net::sockopt::{Timeout, set_socket_timeout},
+    pipe::{PipeFlags, pipe_with},
+};
+
+use self::{
+    process::Ends,
+    wire::{MAX_PACKET, News, Spawn},
 };
 
 /// Bytes kept of what a command says; the rest is read and dropped.
 const MAX_SAID: usize = 16 * 1024;
+/// How long the helper may take to start a program.
+const START: Duration = Duration::from_secs(10);
+/// How long it may take to tell what a process runs: a caller waits for it to be accepted.
+const TELL: Duration = Duration::from_millis(500);
+/// Longest path of a program, as readlink(2) gives it (`PATH_MAX`).
+const MAX_PATH: usize = 4096;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -29,83 +60,244 @@ pub(crate) struct Ran {
     pub(crate) said: Vec<u8>,
 }
 
+/// The agent's ends of the sockets.
+#[derive(Debug)]
+struct Helper {
+    orders: OwnedFd,
+    questions: Mutex<Questions>,
+}
+
+#[derive(Debug)]
+struct Questions {
+    socket: OwnedFd,
+    /// Of the last question.
+    number: u64,
+    /// It did not answer once, and is not asked again.
+    silent: bool,
+}
+
+/// The forked one.
+static FORKED: OnceLock<Helper> = OnceLock::new();
+/// The thread that does its work where none was forked.
+static THREAD: OnceLock<Helper> = OnceLock::new();
+static FORKING: AtomicBool = AtomicBool::new(false);
+
+/// Forks the helper. Called first thing, before anything is opened that it should not have.
+///
+/// # Errors
+///
+/// When the process has more than one thread, or the system refuses.
+pub(super) fn fork() -> io::Result<()> {
+    if FORKING.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("there is a helper already"));
+    }
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    let (helper, ends) = Helper::pair()?;
+    // SAFETY: it has one thread: that was just looked at, and only this thread could start others.
+    #[allow(unsafe_code)]
+    unsafe {
+        process::fork(ends)?;
+    }
+    // Nobody else sets it: `FORKING`.
+    let _ = FORKED.set(helper);
+    Ok(())
+}
+
+impl Helper {
+    fn pair() -> io::Result<(Self, Ends)> {
+        let (orders, their_orders) = wire::pair()?;
+        let (socket, their_questions) = wire::pair()?;
+        set_socket_timeout(&orders, Timeout::Send, Some(START))?;
+        set_socket_timeout(&socket, Timeout::Send, Some(TELL))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(TELL))?;
+        let questions = Questions {
+            socket,
+            number: 0,
+            silent: false,
+        };
+        let helper = Self {
+            orders,
+            questions: Mutex::new(questions),
+        };
+        let ends = Ends {
+            orders: their_orders,
+            questions: their_questions,
+        };
+        Ok((helper, ends))
+    }
+
+    /// The forked one, else the thread.
+    fn any() -> io::Result<&'static Self> {
+        if let Some(forked) = FORKED.get() {
+            return Ok(forked);
+        }
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = THREAD.get() {
+            return Ok(thread);
+        }
+        let (helper, ends) = Self::pair()?;
+        std::thread::Builder::new()
+            .name("helper".to_owned())
+            .spawn(move || process::serve(&ends))?;
+        Ok(THREAD.get_or_init(|| helper))
+    }
+
+    fn start(
+        &self,
+        spawn: &Spawn,
+        input: BorrowedFd<'_>,
+        output: BorrowedFd<'_>,
+    ) -> io::Result<OwnedFd> {
+        let packet = spawn.encode()?;
+        let (news, theirs) = wire::pair()?;
+        set_socket_timeout(&news, Timeout::Recv, Some(START))?;
+        wire::send(&self.orders, &packet, &[input, output, theirs.as_fd()]).map_err(gone)?;
+        drop(theirs);
+        match next(&news)? {
+            Some(News::Started) => Ok(news),
+            Some(News::Failed(error)) => Err(io::Error::from_raw_os_error(error)),
+            Some(News::Ended(_)) | None => Err(io::Error::other(
+                "the agent's helper process is gone; restart the agent",
+            )),
+        }
+    }
+}
+
+fn gone(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            io::Error::other("the agent's helper process is gone; restart the agent")
+        }
+        _ => error,
+    }
+}
+
+/// The next news; `None` when there will be none.
+fn next(news: &OwnedFd) -> io::Result<Option<News>> {
+    let mut buffer = [0; 8];
+    match wire::receive(news, &mut buffer) {
+        Ok((len, _)) => Ok(buffer.get(..len).and_then(News::decode)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A program that runs. Dropped, it is killed with everything that it started.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// Its standard input and output, both ways; blocking. At its end the program has closed its
+    /// output, or is gone.
+    #[allow(dead_code, reason = "for programs that one talks with")]
+    pub(crate) stream: UnixStream,
+    /// Closing it is what kills.
+    news: OwnedFd,
+}
+
+impl Child {
+    /// Waits for its end, `patience` at most; `None`: it still runs. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the helper is gone.
+    #[allow(dead_code, reason = "for programs that one talks with")]
+    pub(crate) fn wait(&self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        let mut ready = [PollFd::new(&self.news, PollFlags::IN)];
+        if poll(&mut ready, Some(&timespec(patience)))? == 0 {
+            return Ok(None);
+        }
+        ended(&self.news).map(Some)
+    }
+}
+
+/// Starts a program (an absolute path) to talk with. Its environment is HOME, USER, PATH and `env`.
+/// Blocks for as long as it takes to start it.
+///
+/// # Errors
+///
+/// When it cannot be started: as execve(2) says, or because the helper is gone or does not answer.
+#[allow(dead_code, reason = "for programs that one talks with")]
+pub(crate) fn spawn(
+    program: &Path,
+    arguments: &[OsString],
+    env: &[(OsString, OsString)],
+) -> io::Result<Child> {
+    let mut argv = vec![program.as_os_str().to_owned()];
+    argv.extend_from_slice(arguments);
+    let env = env.to_vec();
+    let (stream, theirs) = UnixStream::pair()?;
+    let news = Helper::any()?.start(&Spawn { argv, env }, theirs.as_fd(), theirs.as_fd())?;
+    Ok(Child { stream, news })
+}
+
 /// Runs `command` (program, absolute, and arguments) with `input`, for at most `patience`. Blocks.
 ///
 /// # Errors
 ///
 /// When it cannot be started or waited for.
 pub(crate) fn run(command: &[String], input: &str, patience: Duration) -> io::Result<Ran> {
-    let [program, arguments @ ..] = command else {
+    if command.is_empty() {
         return Err(io::Error::other("it names no program"));
+    }
+    let until = Instant::now() + patience;
+    let (their_input, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stdout, their_output) = pipe_with(PipeFlags::CLOEXEC)?;
+    let spawn = Spawn {
+        argv: command.iter().map(OsString::from).collect(),
+        env: Vec::new(),
     };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| name == "HOME" || name == "USER"))
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut stdin = child.stdin.take().expect("it was asked for");
-    let mut stdout = child.stdout.take().expect("it was asked for");
-    let input = input.to_owned();
-    // Ends with the command: its end closes the pipe.
-    let writer = std::thread::spawn(move || {
-        // It may know enough before it has read everything.
-        let _ = stdin.write_all(input.as_bytes());
-    });
-    let ran = attend(&mut child, &mut stdout, Instant::now() + patience);
-    if !matches!(
-        ran,
-        Ok(Ran {
-            status: Some(_),
-            ..
-        })
-    ) {
-        // The group: what it started would hold the pipes open.
-        if let Some(group) = pid(&child) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        child.wait()?;
-    }
-    // A grandchild in another group may keep the pipe; what it reads is not waited for.
-    if writer.is_finished() {
-        let _ = writer.join();
-    }
-    ran
+    let news = Helper::any()?.start(&spawn, their_input.as_fd(), their_output.as_fd())?;
+    drop((their_input, their_output));
+    attend(
+        &news,
+        File::from(stdin),
+        File::from(stdout),
+        input.as_bytes(),
+        until,
+    )
 }
 
-fn pid(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-}
-
-fn attend(child: &mut Child, stdout: &mut ChildStdout, until: Instant) -> io::Result<Ran> {
-    let pid = pid(child).ok_or_else(|| io::Error::other("it has no process ID"))?;
-    let end = pidfd_open(pid, PidfdFlags::empty())?;
-    rustix::io::ioctl_fionbio(&*stdout, true)?;
+/// Feeds a program and listens to it until it ends. Returning closes `news`, which kills one that
+/// still runs.
+fn attend(
+    news: &OwnedFd,
+    stdin: File,
+    mut stdout: File,
+    mut input: &[u8],
+    until: Instant,
+) -> io::Result<Ran> {
+    rustix::io::ioctl_fionbio(&stdin, true)?;
+    rustix::io::ioctl_fionbio(&stdout, true)?;
+    let mut stdin = Some(stdin).filter(|_| !input.is_empty());
     let mut said = Vec::new();
     let mut open = true;
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut ready = [
-            PollFd::new(&end, PollFlags::IN),
-            PollFd::new(&*stdout, PollFlags::IN),
-        ];
-        let watched = if open { 2 } else { 1 };
-        let count = poll(ready.get_mut(..watched).unwrap_or_default(), Some(&left))?;
-        let [ended, _] = ready.map(|one| !one.revents().is_empty());
+        let mut ready = vec![PollFd::new(news, PollFlags::IN)];
         if open {
-            open = read(stdout, &mut said)?;
+            ready.push(PollFd::new(&stdout, PollFlags::IN));
         }
-        if ended {
-            let status = Some(child.wait()?);
+        if let Some(stdin) = &stdin {
+            ready.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let count = match poll(&mut ready, Some(&timespec(left))) {
+            Err(rustix::io::Errno::INTR) => continue,
+            count => count?,
+        };
+        let has_ended = ready.first().is_some_and(|one| !one.revents().is_empty());
+        if let Some(pipe) = &mut stdin
+            && !feed(pipe, &mut input)
+        {
+            // Closed: it has read everything, or enough.
+            stdin = None;
+        }
+        if open {
+            open = read(&mut stdout, &mut said)?;
+        }
+        if has_ended {
+            let status = Some(ended(news)?);
             return Ok(Ran { status, said });
         }
         if count == 0 {
@@ -114,8 +306,43 @@ fn attend(child: &mut Child, stdout: &mut ChildStdout, until: Instant) -> io::Re
     }
 }
 
+fn ended(news: &OwnedFd) -> io::Result<ExitStatus> {
+    match next(news)? {
+        Some(News::Ended(status)) => Ok(status),
+        _ => Err(io::Error::other(
+            "the agent's helper process is gone; restart the agent",
+        )),
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
+
+/// Writes what the pipe takes; whether there is more.
+fn feed(pipe: &mut File, input: &mut &[u8]) -> bool {
+    loop {
+        match pipe.write(input) {
+            Ok(0) => return false,
+            Ok(len) => {
+                *input = input.get(len..).unwrap_or_default();
+                if input.is_empty() {
+                    return false;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // It may know enough before it has read everything.
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Reads what is there; whether there may be more.
-fn read(stdout: &mut ChildStdout, said: &mut Vec<u8>) -> io::Result<bool> {
+fn read(stdout: &mut File, said: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
         match stdout.read(&mut buffer) {
@@ -131,8 +358,61 @@ fn read(stdout: &mut ChildStdout, said: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
+/// What a process runs: the path, as `/proc` shows it, and the file, open. Either is missing where
+/// the kernel does not tell.
+pub(super) fn program_of(pid: i32) -> (Option<PathBuf>, Option<File>) {
+    let Some(helper) = FORKED.get() else {
+        let place = format!("/proc/{pid}/exe");
+        return (std::fs::read_link(&place).ok(), File::open(&place).ok());
+    };
+    let mut questions = helper
+        .questions
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if questions.silent {
+        return (None, None);
+    }
+    match questions.ask(pid) {
+        Ok(told) => told,
+        Err(error) => {
+            questions.silent = true;
+            tracing::warn!(
+                %error,
+                "the helper process does not answer: callers' programs are unknown until the agent \
+                 is restarted"
+            );
+            (None, None)
+        }
+    }
+}
+
+impl Questions {
+    fn ask(&mut self, pid: i32) -> io::Result<(Option<PathBuf>, Option<File>)> {
+        self.number += 1;
+        wire::send(&self.socket, &wire::ask_program(self.number, pid), &[])?;
+        let mut buffer = [0; 8 + MAX_PATH];
+        let (len, fds) = wire::receive(&self.socket, &mut buffer)?;
+        let told = buffer.get(..len).and_then(wire::read_program);
+        let (number, path) = told.ok_or_else(|| io::Error::other("it is gone"))?;
+        if number != self.number {
+            return Err(io::Error::other("it answers another question"));
+        }
+        Ok((
+            path.map(PathBuf::from),
+            fds.into_iter().next().map(File::from),
+        ))
+    }
+}
+
+const _: () = assert!(
+    MAX_PACKET <= 128 * 1024,
+    "below what a socket holds by default"
+);
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     fn shell(script: &str, input: &str, patience: Duration) -> Ran {
@@ -171,6 +451,35 @@ mod tests {
         assert!(ran.status.is_none());
         assert_eq!(ran.said, b"begun\n");
         let missing = run(&["/nowhere/at/all".to_owned()], "", MINUTE).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_long_input_is_read_whole_while_the_program_talks() {
+        let long = "x".repeat(1 << 20);
+        let ran = shell("cat | wc -c; cat /dev/null", &long, MINUTE);
+        assert_eq!(String::from_utf8(ran.said).unwrap().trim(), "1048576");
+    }
+
+    #[test]
+    fn one_can_talk_with_a_program_and_dropping_it_kills_it_and_its_children() {
+        let script = "echo hello $NAME; read line; echo got $line; sleep 1000 & sleep 1000";
+        let arguments = ["-c", script].map(OsString::from);
+        let env = [(OsString::from("NAME"), OsString::from("you"))];
+        let child = spawn(Path::new("/bin/sh"), &arguments, &env).unwrap();
+        let mut lines = BufReader::new(child.stream.try_clone().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "hello you");
+        (&child.stream).write_all(b"it\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "got it");
+        assert!(child.wait(Duration::ZERO).unwrap().is_none());
+        drop(child);
+        // The end of the stream: nobody has its other end any more.
+        assert!(lines.next().is_none());
+
+        let child = spawn(Path::new("/bin/sh"), &["-c".into(), "exit 7".into()], &[]).unwrap();
+        let status = child.wait(MINUTE).unwrap().unwrap();
+        assert_eq!(status.code(), Some(7));
+        let missing = spawn(Path::new("/nowhere/at/all"), &[], &[]).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 }
