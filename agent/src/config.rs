@@ -15,6 +15,14 @@
 //! witness = "/var/log/signet"     # told of each checkpoint: a file, or ["/usr/bin/command", "…"]
 //! journal = false                 # the system's journal is not told
 //!
+//! [lock]                          # what locks, as `signet lock` does
+//! suspend = true                  # the machine goes to sleep
+//! screen = true                   # a session of the user is locked
+//! card_removed = false            # a card with enrolled keys is taken out
+//!
+//! [notify]
+//! desktop = true                  # touches and waiting requests are shown as notifications
+//!
 //! [cards.12345678]                # a card, by the number printed on it
 //! leave_verified = true           # the PIN is not taken back after each signature
 //! ```
@@ -32,6 +40,7 @@ use std::{
 use toml::{Table, Value};
 
 use crate::{
+    desktop,
     keyring::{StoreName, Witness, Witnesses},
     policy::{BadPolicy, Policy},
     store::{
@@ -57,6 +66,8 @@ pub struct Config {
     pub attestation_roots: Option<PathBuf>,
     /// Cards that keep the PIN between signatures.
     pub leave_verified: BTreeSet<u32>,
+    /// What the desktop has to do with the agent.
+    pub desktop: desktop::Settings,
     /// Who is told of checkpoints of the log.
     pub witnesses: Witnesses,
     /// What the owner of the keys allows.
@@ -119,14 +130,16 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 11] = [
     "attestation_roots",
     "card_idle",
     "cards",
     "default_store",
     "docker_dir",
+    "lock",
     "log",
     "max_request_mib",
+    "notify",
     "policy",
     "unlock",
 ];
@@ -146,6 +159,7 @@ impl Default for Config {
             card_idle: DEFAULT_IDLE,
             attestation_roots: None,
             leave_verified: BTreeSet::new(),
+            desktop: desktop::Settings::default(),
             witnesses: Witnesses::default(),
             policy: Policy::default(),
         }
@@ -223,6 +237,19 @@ impl Config {
                         .ok_or_else(|| wrong("docker_dir", "an absolute path, or one below ~/"))?;
                     config.docker_dir = Some(dir);
                 }
+                "lock" => {
+                    let lock = &mut config.desktop.lock;
+                    let known = [
+                        ("card_removed", &mut lock.card_removed),
+                        ("screen", &mut lock.screen),
+                        ("suspend", &mut lock.suspend),
+                    ];
+                    switches(path, "lock", value, known)?;
+                }
+                "notify" => {
+                    let known = [("desktop", &mut config.desktop.notify)];
+                    switches(path, "notify", value, known)?;
+                }
                 "log" => {
                     config.witnesses = witnesses(value).ok_or_else(|| {
                         wrong(
@@ -263,13 +290,40 @@ impl Config {
                     return Err(ConfigError::Unknown {
                         path: path.to_owned(),
                         key: key.clone(),
-                        hint: hint(key),
+                        hint: hint(key, &SETTINGS),
                     });
                 }
             }
         }
         Ok(config)
     }
+}
+
+/// A table of truth values.
+fn switches<const N: usize>(
+    path: &Path,
+    table: &'static str,
+    value: &Value,
+    mut known: [(&str, &mut bool); N],
+) -> Result<(), ConfigError> {
+    let wrong = |value: &Value| ConfigError::Value {
+        path: path.to_owned(),
+        key: table,
+        value: value.to_string(),
+        expected: "a table of settings that are true or false",
+    };
+    for (name, switch) in value.as_table().ok_or_else(|| wrong(value))? {
+        let names = known.each_ref().map(|(known, _)| *known);
+        let Some((_, setting)) = known.iter_mut().find(|(known, _)| known == name) else {
+            return Err(ConfigError::Unknown {
+                path: path.to_owned(),
+                key: format!("{table}.{name}"),
+                hint: hint(name, &names),
+            });
+        };
+        **setting = switch.as_bool().ok_or_else(|| wrong(value))?;
+    }
+    Ok(())
 }
 
 /// Cards with `leave_verified = true`.
@@ -341,9 +395,9 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// What was probably meant by an unknown name, or what names there are.
-fn hint(unknown: &str) -> String {
+fn hint(unknown: &str, settings: &[&str]) -> String {
     let unknown: String = unknown.chars().take(32).collect();
-    let nearest = SETTINGS
+    let nearest = settings
         .iter()
         .map(|known| {
             (
@@ -356,7 +410,7 @@ fn hint(unknown: &str) -> String {
         Some((distance, known)) if distance <= known.len() / 3 => {
             format!("; did you mean {known:?}?")
         }
-        _ => format!("; there are {}", SETTINGS.join(", ")),
+        _ => format!("; there are {}", settings.join(", ")),
     }
 }
 
@@ -397,6 +451,7 @@ mod tests {
         let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
                     max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
                     [log]\njournal = false\nwitness = [\"/bin/w\", \"x\"]\n\
+                    [lock]\nsuspend = false\ncard_removed = true\n[notify]\ndesktop = false\n\
                     [cards.123]\nleave_verified = true\n[cards.4]\nleave_verified = false\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
         assert_eq!(
@@ -409,6 +464,14 @@ mod tests {
                 card_idle: Duration::from_secs(300),
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
+                desktop: desktop::Settings {
+                    lock: desktop::LockOn {
+                        suspend: false,
+                        screen: true,
+                        card_removed: true,
+                    },
+                    notify: false,
+                },
                 policy: Policy::default(),
                 witnesses: Witnesses {
                     no_journal: true,
@@ -429,11 +492,18 @@ mod tests {
             assert!(error.contains(written) && error.contains(&format!("did you mean {meant:?}")));
             assert!(error.starts_with("/c/agent.toml"));
         }
+        let error = parse("[lock]\nsuspnd = true").unwrap_err();
+        assert!(error.contains("no setting \"lock.suspnd\"; did you mean \"suspend\"?"));
+        let error = parse("[lock]\nlid = true").unwrap_err();
+        assert!(
+            error.ends_with("; there are card_removed, screen, suspend"),
+            "{error}"
+        );
         let error = parse("colour = 1").unwrap_err();
         assert!(
             error.contains(
-                "there are attestation_roots, card_idle, cards, default_store, docker_dir, log, \
-                 max_request_mib, policy, unlock"
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, lock, \
+                 log, max_request_mib, notify, policy, unlock"
             ),
             "{error}"
         );
@@ -456,6 +526,9 @@ mod tests {
             "[cards.abc]\nleave_verified = true",
             "[cards.1]\nleave = true",
             "cards = 1",
+            "lock = true",
+            "[lock]\nscreen = \"yes\"",
+            "[notify]\ndesktop = 1",
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains("does not fit: it is"), "{error}");

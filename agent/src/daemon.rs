@@ -28,7 +28,12 @@ use self::{
     incoming::Incoming,
     socket::{Home, Socket},
 };
-use crate::{config::Config, keyring::Keyring, service::Shared};
+use crate::{
+    config::Config,
+    desktop::{self, Buses},
+    keyring::Keyring,
+    service::Shared,
+};
 
 /// Requests are short; more threads than this wake each other up more than they work.
 const WORKERS: usize = 2;
@@ -138,6 +143,13 @@ fn serve(background: bool) -> anyhow::Result<()> {
             // Whoever started it reads until here: the end of the pipe says that it is ready.
             harden::close_stderr()?;
         }
+        let following = {
+            let (shared, desktop) = (Arc::clone(&shared), config.desktop);
+            let buses = Buses::from_env(|name| std::env::var_os(name));
+            tokio::spawn(async move {
+                desktop::follow(&shared.keyring, desktop, &buses).await;
+            })
+        };
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let served = run(listener, shared, async move {
@@ -148,8 +160,9 @@ fn serve(background: bool) -> anyhow::Result<()> {
         })
         .await;
         reloading.abort();
-        // It holds the stores: they are not closed before it is gone.
-        let _ = reloading.await;
+        following.abort();
+        // They hold the stores, which are not closed before they are gone.
+        let _ = tokio::join!(reloading, following);
         served
     });
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.

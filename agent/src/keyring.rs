@@ -39,6 +39,7 @@ use std::{
 };
 
 use signet_trust::KeyId;
+use tokio::sync::watch;
 
 use self::{
     cards::Cards, collection::Collections, person::Work, recorder::Recorder, worker::Worker,
@@ -53,7 +54,7 @@ use crate::{
     ledger::{Entry, IndexEntry, NewEntry},
     policy::Policy,
     presence::{
-        RequestId,
+        CardName, RequestId,
         notice::Notifier,
         stream::{Carries, Stream},
     },
@@ -240,7 +241,16 @@ impl Keyring {
 
     /// Forgets every held secret; whether there was one.
     pub(crate) async fn lock(&self) -> Result<bool, Fault> {
-        self.checkpoint_anyway().await;
+        self.lock_because("").await
+    }
+
+    /// As [`Keyring::lock`], where nobody asked for it: `why` goes to the log, if there was a secret
+    /// to forget.
+    pub(crate) async fn lock_because(&self, why: &str) -> Result<bool, Fault> {
+        let asked = why.is_empty();
+        if asked || self.holds().await {
+            self.checkpoint_anyway().await;
+        }
         let held = self
             .file
             .run(|store| {
@@ -251,14 +261,36 @@ impl Keyring {
             .await?;
         self.docker.run(KeyStore::lock).await?;
         let held = self.cards.lock().await | held;
+        if !asked && !held {
+            return Ok(false);
+        }
         let entry = NewEntry {
             kind: "lock",
             time: now(),
+            summary: why.to_owned(),
             outcome: "done".to_owned(),
             ..NewEntry::default()
         };
         self.log(entry).await?;
         Ok(held)
+    }
+
+    /// Whether the keyring is open for anybody.
+    async fn holds(&self) -> bool {
+        let status = self.file.run(|store| !store.status().held.is_empty());
+        status.await.unwrap_or(true)
+    }
+
+    /// Tells of cards with enrolled keys that are taken out, while they are watched.
+    pub(crate) fn removed_cards(&self) -> watch::Receiver<CardName> {
+        self.cards.removed()
+    }
+
+    /// Sees to it that cards are watched, if any holds an enrolled key.
+    pub(crate) async fn watch_cards(&self) {
+        if self.cards.matter() {
+            self.cards.watch().await;
+        }
     }
 
     /// Opens the repository keyring for a time; until when, in Unix seconds.

@@ -5,6 +5,7 @@
 //!                    │         ├──→ trust (guard)           pure decisions
 //!                    │         └──→ ledger                  SQLite: index, collections, guard, log
 //!                    └──→ presence                          who is asked, and how
+//!        daemon → desktop → keyring                          when to lock; what is shown
 //! ```
 //!
 //! A request goes `parse → verify base → guard → consent and secrets → sign → verify → ledger →
@@ -13,6 +14,7 @@
 pub mod backup;
 pub mod config;
 pub mod daemon;
+pub mod desktop;
 pub mod key;
 pub mod keyring;
 pub mod ledger;

@@ -63,6 +63,8 @@ struct Inner {
     state: Mutex<State>,
     /// Counts changes.
     changes: watch::Sender<u64>,
+    /// The last card with enrolled keys that was taken out.
+    removed: watch::Sender<CardName>,
     settings: CardSettings,
     leave_verified: HashSet<u32>,
 }
@@ -120,6 +122,7 @@ impl Cards {
                 ..State::default()
             }),
             changes: watch::Sender::new(0),
+            removed: watch::Sender::new(CardName::default()),
             settings: CardSettings {
                 leave_verified: false,
                 idle: config.card_idle,
@@ -187,8 +190,13 @@ impl Cards {
     }
 
     /// Sees to it that readers are watched.
-    async fn watch(&self) {
+    pub(super) async fn watch(&self) {
         self.watcher.look().await;
+    }
+
+    /// Tells of cards with enrolled keys that are taken out, while readers are watched.
+    pub(super) fn removed(&self) -> watch::Receiver<CardName> {
+        self.inner.removed.subscribe()
     }
 
     /// Tries again to read cards that could not be read.
@@ -468,10 +476,20 @@ impl Arrivals for Told {
         let Some(inner) = self.0.upgrade() else {
             return;
         };
-        let gone = inner.lock().readers.remove(name);
+        let mut state = inner.lock();
+        let gone = state.readers.remove(name);
+        let serial = gone
+            .as_ref()
+            .and_then(|gone| Some(gone.facts.as_ref()?.serial));
+        let enrolled = serial.filter(|serial| state.places.contains_key(serial));
+        let enrolled = enrolled.map(|serial| state.name(serial));
+        drop(state);
         if let Some(gone) = gone {
             // Whoever still waits for it is told by the card's own errors.
             gone.worker.post(|store| store.lock());
+        }
+        if let Some(card) = enrolled {
+            inner.removed.send_replace(card);
         }
         inner.changed();
     }

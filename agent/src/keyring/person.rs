@@ -126,7 +126,10 @@ impl<'a> Person<'a> {
     ) -> Result<T, Fault> {
         self.asked = true;
         if let Some(prepared) = &mut self.prepared {
-            let listening = self.listening.get_or_insert_with(Listening::new);
+            let notifier = self.keyring.notifier();
+            let listening = self
+                .listening
+                .get_or_insert_with(|| Listening::new(notifier));
             prepared.tell(listening.sender());
             prepared.set_use_last_try(self.use_last_try);
         }

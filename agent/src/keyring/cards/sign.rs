@@ -14,6 +14,7 @@ use crate::{
     keyring::{Fault, Keyring, Person, person::Work},
     presence::{
         CardName, Wait,
+        notice::{Kind, Notifier, Shown},
         stream::{Carries, Stream, card_name},
     },
     store::{
@@ -58,14 +59,19 @@ impl OnCards {
 /// What cards tell of what they wait for, and what of it the caller was told.
 #[derive(Debug)]
 pub(in crate::keyring) struct Listening {
+    notifier: Notifier,
     sender: UnboundedSender<Wait>,
     waits: UnboundedReceiver<Wait>,
 }
 
 impl Listening {
-    pub(in crate::keyring) fn new() -> Self {
+    pub(in crate::keyring) fn new(notifier: &Notifier) -> Self {
         let (sender, waits) = unbounded_channel();
-        Self { sender, waits }
+        Self {
+            notifier: notifier.clone(),
+            sender,
+            waits,
+        }
     }
 
     pub(in crate::keyring) fn sender(&self) -> UnboundedSender<Wait> {
@@ -84,6 +90,7 @@ impl Listening {
         let mut pending: Option<(Wait, Instant)> = None;
         let mut said = false;
         let mut held: Option<(CardName, Instant)> = None;
+        let mut notice = None;
         let far = Instant::now() + Duration::from_secs(3600);
         let done = loop {
             let due = pending.as_ref().map_or(far, |(_, due)| *due);
@@ -94,6 +101,7 @@ impl Listening {
                     pending = match wait {
                         Some(Wait::Over) | None => {
                             held = None;
+                            notice = None;
                             if std::mem::take(&mut said) {
                                 tell(stream, What::Over(v1::WaitOver {})).await;
                             }
@@ -112,6 +120,7 @@ impl Listening {
                         && let Some((wait, _)) = pending.take()
                     {
                         said = true;
+                        notice = self.notice(&wait, summary);
                         say(stream, wait, summary).await;
                     }
                 }
@@ -130,11 +139,13 @@ impl Listening {
                             let time = if there { BUSY } else { BUSY_UNATTENDED };
                             held = Some((card.clone(), Instant::now() + time));
                         }
+                        notice = self.notice(&wait, summary);
                         say(stream, wait, summary).await;
                     }
                 }
             }
         };
+        drop(notice);
         // What was said in the last moment belongs to this work.
         while let Ok(wait) = self.waits.try_recv() {
             tracing::trace!(?wait, "said too late");
@@ -143,6 +154,30 @@ impl Listening {
             tell(stream, What::Over(v1::WaitOver {})).await;
         }
         Ok(done)
+    }
+
+    /// For those who look elsewhere: a finger is wanted.
+    fn notice(&self, wait: &Wait, summary: &[String]) -> Option<Shown> {
+        let Wait::Touch {
+            card,
+            role,
+            gun,
+            label,
+            ..
+        } = wait
+        else {
+            return None;
+        };
+        let mut lines = vec![match gun.is_empty() {
+            true => format!("{role} key"),
+            false => format!("{role} key of {gun}"),
+        }];
+        if let (Some(line), false) = (lines.first_mut(), label.is_empty()) {
+            line.push_str(&format!(" ({label:?})"));
+        }
+        lines.extend(summary.iter().cloned());
+        let title = format!("Touch {card} now");
+        Some(self.notifier.show(Kind::Touch, &title, &lines))
     }
 }
 
