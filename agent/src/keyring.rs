@@ -21,6 +21,7 @@ mod claims;
 mod collection;
 mod creation;
 pub(crate) mod fault;
+mod grants;
 mod list;
 mod manage;
 mod migration;
@@ -55,6 +56,8 @@ use crate::{
     policy::Policy,
     presence::{
         CardName, RequestId,
+        approvals::Approvals,
+        broker::Broker,
         notice::Notifier,
         stream::{Carries, Stream},
     },
@@ -116,6 +119,10 @@ pub struct Keyring {
     witnesses: Witnesses,
     /// What a person should hear of.
     notifier: Notifier,
+    /// Who attends.
+    pub(crate) broker: Arc<Broker>,
+    /// What was approved beforehand.
+    pub(crate) approvals: Approvals,
     /// The newest entry that a checkpoint was made of.
     checkpointed: AtomicU64,
 }
@@ -151,6 +158,8 @@ impl Keyring {
             policy: RwLock::new(Arc::new(config.policy.clone())),
             witnesses: config.witnesses.clone(),
             notifier: Notifier::default(),
+            broker: Arc::default(),
+            approvals: Approvals::default(),
             checkpointed: AtomicU64::new(0),
         };
         keyring.set_index(index);
@@ -227,6 +236,11 @@ impl Keyring {
         &self.witnesses
     }
 
+    /// Tells of new entries.
+    pub(crate) fn log_changes(&self) -> watch::Receiver<u64> {
+        self.recorder.changes()
+    }
+
     /// Number and hash of the newest entry.
     pub(crate) async fn log_head(&self) -> Result<(u64, [u8; 32]), Fault> {
         self.recorder.run(|ledger| ledger.head()).await
@@ -248,6 +262,7 @@ impl Keyring {
     /// to forget.
     pub(crate) async fn lock_because(&self, why: &str) -> Result<bool, Fault> {
         let asked = why.is_empty();
+        self.approvals.revoke("");
         if asked || self.holds().await {
             self.checkpoint_anyway().await;
         }
@@ -319,6 +334,7 @@ impl Keyring {
         })
         .await?;
         let until = until?;
+        self.broker.opened();
         self.checkpoint_anyway().await;
         let until = until
             .duration_since(UNIX_EPOCH)

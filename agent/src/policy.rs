@@ -126,23 +126,28 @@ impl Kind {
 struct Pattern(String);
 
 impl Pattern {
-    /// Greedy parts between the stars: linear, whatever the text.
     fn fits(&self, text: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else {
-            return self.0 == text;
-        };
-        let Some(mut text) = text.strip_prefix(first) else {
-            return false;
-        };
-        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
-        for part in middle.split('*').filter(|part| !part.is_empty()) {
-            match text.find(part) {
-                Some(at) => text = text.get(at + part.len()..).unwrap_or_default(),
-                None => return false,
-            }
-        }
-        text.ends_with(last)
+        fits(&self.0, text)
     }
+}
+
+/// Whether a pattern, in which `*` stands for any characters, fits a text. Greedy parts between the
+/// stars: linear, whatever the text.
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in middle.split('*').filter(|part| !part.is_empty()) {
+        match text.find(part) {
+            Some(at) => text = text.get(at + part.len()..).unwrap_or_default(),
+            None => return false,
+        }
+    }
+    text.ends_with(last)
 }
 
 /// Minutes of the day in UTC, from and until; the second may lie before the first.

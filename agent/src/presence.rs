@@ -1,11 +1,14 @@
 //! The person: asked for secrets by the stores, and for consent by the path of a request.
 //!
 //! What an answer is worth is its grade: 1 yes on the caller's stream, 2 yes on an attending
-//! terminal, 3 a passphrase given for this request, 4 a touch. So far the caller's own stream is
-//! the only channel.
+//! terminal or in a pinentry, 3 a passphrase given for this request, 4 a touch. The caller's own
+//! stream is asked first ([`stream`]), then whoever attends ([`broker`]).
 
+pub mod approvals;
+pub mod broker;
 pub mod notice;
 pub mod prepared;
+pub mod question;
 pub mod stream;
 
 use std::{fmt, time::Duration};
@@ -13,6 +16,9 @@ use std::{fmt, time::Duration};
 use signet_trust::KeyId;
 
 use crate::key::Secret;
+
+/// How long a person has for one answer.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Which secret is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,6 +6,7 @@ mod cards;
 mod dispatch;
 mod keys;
 mod log;
+mod presence;
 mod signer;
 pub mod status;
 

@@ -62,6 +62,7 @@ impl Call {
     fn secret(&mut self) -> v1::Secret {
         match self.heard() {
             Some(Message::Answer(v1::Answer {
+                grant_seconds: 0,
                 answer: Some(Given::Secret(secret)),
                 ..
             })) => secret,

@@ -1,12 +1,13 @@
 //! What a request asks to sign: bytes → payload, base and payload → change → words.
 
+mod added;
 mod change;
 mod escape;
 mod summary;
 
 use sha2::{Digest, Sha256};
 
-pub use self::{change::change_digest, escape::escape, summary::summarise};
+pub use self::{added::added_digests, change::change_digest, escape::escape, summary::summarise};
 use crate::{
     document::{Document, DocumentError},
     key::KeyId,

@@ -46,6 +46,8 @@ pub struct Caller {
     /// The facts above belong to the process that connected; false when it may have been replaced
     /// while they were read.
     pub confirmed: bool,
+    /// It came by the forward socket.
+    pub forwarded: bool,
     /// Its program, so that its digest is of what ran when it connected.
     program: Option<Arc<Program>>,
     facts: OnceLock<CallerFacts>,
@@ -91,6 +93,11 @@ impl CallerFacts {
     pub(crate) fn cgroup(&self) -> Option<&str> {
         self.cgroup.as_deref()
     }
+
+    /// Its controlling terminal, `pts/3`.
+    pub(crate) fn terminal(&self) -> Option<&str> {
+        self.terminal.as_deref()
+    }
 }
 
 impl Caller {
@@ -126,6 +133,7 @@ impl Caller {
             session: after.as_ref().map(|stat| SessionId(stat.session)),
             stat: after,
             confirmed,
+            forwarded: false,
             program,
             facts: OnceLock::new(),
             _pidfd: pidfd,
@@ -144,6 +152,7 @@ impl Caller {
             session: stat.as_ref().map(|stat| SessionId(stat.session)),
             stat,
             confirmed: true,
+            forwarded: false,
             program: None,
             facts: OnceLock::new(),
             _pidfd: None,
@@ -154,6 +163,9 @@ impl Caller {
     /// by a held secret alone.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
+        if self.forwarded {
+            return true;
+        }
         let named = self.exe.as_deref().and_then(Path::file_name);
         let name = match named {
             Some(name) => name.to_str(),
@@ -168,12 +180,8 @@ impl Caller {
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = format!("pid {}", self.pid);
-        let name = match (&self.exe, &self.stat) {
-            (Some(exe), _) => Some(escape(&exe.to_string_lossy())),
-            (None, Some(stat)) => Some(escape(&stat.comm)),
-            (None, None) => None,
-        };
-        if let Some(name) = name {
+        let name = self.program_name();
+        if !name.is_empty() {
             // Writing to a string cannot fail.
             let _ = write!(text, " {name}");
         }
@@ -184,6 +192,16 @@ impl Caller {
             text.push_str(" (forwarded)");
         }
         text
+    }
+
+    /// Its program, or the name that it gives itself, for people; empty if neither is known.
+    #[must_use]
+    pub fn program_name(&self) -> String {
+        match (&self.exe, &self.stat) {
+            (Some(exe), _) => fact(&exe.to_string_lossy()),
+            (None, Some(stat)) => fact(&stat.comm),
+            (None, None) => String::new(),
+        }
     }
 
     /// All facts, for the log; computed once.

@@ -97,7 +97,7 @@ impl Keyring {
                 .map_err(|refusal| refused(&head.gun, refusal, head.refetched))?
         };
         if person.caller.is_forwarded() {
-            return Err(Fault::Forwarded);
+            return Err(Fault::ForwardedOnly);
         }
         let gun = Some(head.gun.as_str());
         let root = self.choose(creation.root.as_ref(), "root", None, &head.gun)?;

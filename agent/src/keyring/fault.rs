@@ -56,6 +56,9 @@ pub enum Fault {
         "this request comes over a forwarded connection, and nobody attends here to approve it"
     )]
     Forwarded,
+    /// A forwarded request for anything but keys and signatures.
+    #[error("a forwarded connection may only list keys and sign with them")]
+    ForwardedOnly,
     /// The caller went away.
     #[error("the caller went away")]
     Gone,

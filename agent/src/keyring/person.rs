@@ -1,19 +1,25 @@
 //! One request's dealings with the person: what was given, and asking for what is missing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use serde::Serialize;
-use signet_proto::v1::PromptMode;
+use signet_proto::v1::{Answer, ClaimedContext, PromptMode, prompt};
 
 use super::{Fault, Keyring, cards::Listening, worker::Worker};
 use crate::{
     daemon::caller::{Caller, CallerFacts},
     presence::{
-        Given, NoSecret, Presence, RequestId, SecretRequest, Typed,
+        Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed,
+        approvals::{Scope, Wanted},
+        broker::Waits,
         prepared::Prepared,
+        question,
         stream::{Carries, Stream},
     },
     store::{KeyStore, StoreError, piv::CardStore},
@@ -25,6 +31,10 @@ pub(super) type Work<S, T> =
 
 /// Yes on the caller's own stream.
 const YES_ON_STREAM: u32 = 1;
+/// Yes of somebody who attends, or of a grant that such a one gave.
+const YES_ATTENDED: u32 = 2;
+/// The longest that a yes in a prompt may be given for.
+const LONGEST_YES: Duration = Duration::from_secs(60 * 60);
 
 /// What the log holds of the circumstances. Members in alphabetical order: the text is canonical.
 #[derive(Serialize)]
@@ -39,8 +49,11 @@ struct Facts<'a> {
 struct Consent<'a> {
     /// `--yes` was there to answer questions.
     assumed_yes: bool,
-    /// held given stream touch
+    /// held given stream attendant grant touch
     channel: &'static str,
+    /// The grant that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<&'a str>,
     /// The rules that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a Vec<String>>,
@@ -66,6 +79,24 @@ pub struct Person<'a> {
     cards: u32,
     /// Rules of the policy that decided.
     rules: Vec<String>,
+    /// What the caller says of itself.
+    claimed: Option<ClaimedContext>,
+    /// How attendants see the request; made when it first waits.
+    shown: Option<Arc<Waits>>,
+    /// What a yes to this change was worth.
+    approved: u32,
+    /// An attendant gave an answer.
+    attended: bool,
+    /// The grant that answered.
+    grant: Option<String>,
+}
+
+/// What came of asking for a secret.
+enum Asked {
+    Given((Given, Typed)),
+    /// It may be held by now: somebody gave it elsewhere.
+    Elsewhere,
+    Nobody,
 }
 
 impl<'a> Person<'a> {
@@ -78,8 +109,7 @@ impl<'a> Person<'a> {
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let request = RequestId(NEXT.fetch_add(1, Ordering::Relaxed));
-        // Facts that may belong to another process give no right to what was typed in a terminal.
-        let session = caller.session.filter(|_| caller.confirmed);
+        let session = own_session(caller);
         Self {
             keyring,
             caller: Arc::clone(caller),
@@ -93,7 +123,30 @@ impl<'a> Person<'a> {
             use_last_try: false,
             cards: 1,
             rules: Vec::new(),
+            claimed: None,
+            shown: None,
+            approved: 0,
+            attended: false,
+            grant: None,
         }
+    }
+
+    /// Sets what the caller says of itself.
+    pub(crate) fn claims(&mut self, claimed: Option<ClaimedContext>) {
+        self.claimed = claimed;
+    }
+
+    /// Has attendants see the request, and what it waits for, from now on.
+    pub(super) fn show<M: Carries>(&mut self, stream: &mut Stream<M>) {
+        stream.set_shown(Some(Arc::clone(self.shown())));
+    }
+
+    fn shown(&mut self) -> &Arc<Waits> {
+        let (broker, caller) = (&self.keyring.broker, &self.caller);
+        self.shown.get_or_insert_with(|| {
+            let (claimed, summary) = (self.claimed.clone(), self.summary.clone());
+            Arc::new(broker.begin(caller, claimed, summary))
+        })
     }
 
     /// Sets whether the last try of a PIN may be spent.
@@ -108,7 +161,8 @@ impl<'a> Person<'a> {
 
     /// Whether somebody may be waited for: to put in a card, to touch it again.
     pub(super) fn is_there(&self) -> bool {
-        self.mode != PromptMode::None && !self.caller.is_forwarded()
+        let attended = || self.keyring.broker.is_attended();
+        self.mode != PromptMode::None && (!self.caller.is_forwarded() || attended())
     }
 
     /// Whether no step of the request was cut off: what was given for it is at hand.
@@ -139,6 +193,7 @@ impl<'a> Person<'a> {
     /// Sets the words that every prompt from now on shows.
     pub(super) fn about(&mut self, summary: Vec<String>) {
         self.summary = summary;
+        self.shown = None;
     }
 
     /// Sets the rules of the policy that decided, for the log.
@@ -154,7 +209,8 @@ impl<'a> Person<'a> {
 
     /// The best grade given for this request so far; 0 when held secrets did.
     pub(super) fn grade(&self) -> u32 {
-        self.prepared.as_ref().map_or(0, Prepared::grade)
+        let given = self.prepared.as_ref().map_or(0, Prepared::grade);
+        given.max(self.approved)
     }
 
     /// Who asked and how it was answered, for the log: canonical JSON. `card`: where the key is, if
@@ -163,6 +219,8 @@ impl<'a> Person<'a> {
         let channel = match self.grade() {
             0 => "held",
             4.. => "touch",
+            _ if self.attended => "attendant",
+            2 => "grant",
             _ if self.mode == PromptMode::None => "given",
             _ => "stream",
         };
@@ -172,6 +230,7 @@ impl<'a> Person<'a> {
             consent: Consent {
                 assumed_yes: self.assume_yes,
                 channel,
+                grant: self.grant.as_deref(),
                 policy: (!self.rules.is_empty()).then_some(&self.rules),
             },
         };
@@ -183,6 +242,9 @@ impl<'a> Person<'a> {
         if let Some(prepared) = &mut self.prepared {
             prepared.forget();
         }
+        self.approved = 0;
+        self.attended = false;
+        self.grant = None;
         self.end();
     }
 
@@ -218,8 +280,8 @@ impl<'a> Person<'a> {
         quick: bool,
         work: Work<S, T>,
     ) -> Result<T, Fault> {
-        // What a forwarder's own machine opened must not serve those it forwards for.
-        let fresh = fresh || self.caller.is_forwarded();
+        // What is held here must not alone serve those for whom a request is forwarded.
+        let fresh = fresh || (self.caller.is_forwarded() && self.approved < YES_ATTENDED);
         loop {
             let mut prepared = self.prepared.take().ok_or(Fault::Internal(
                 "an earlier step of this request was cut off",
@@ -249,20 +311,28 @@ impl<'a> Person<'a> {
                 },
             };
             let wanted = prepared.take_wanted();
+            let given = !prepared.is_empty();
             self.prepared = Some(prepared);
             let error = match (result, wanted) {
-                (Ok(done), _) => return Ok(done),
+                (Ok(done), _) => {
+                    if given {
+                        // It may be held for the session from now on.
+                        self.keyring.broker.opened();
+                    }
+                    return Ok(done);
+                }
                 (Err(error), None) => return Err(error.into()),
                 (Err(error), Some(wanted)) if wanted.attempts_left == 0 => {
                     return Err(error.into());
                 }
-                (Err(error), Some(wanted)) => match self.ask(stream, &wanted).await? {
-                    Some(given) => {
+                (Err(error), Some(wanted)) => match self.ask_all(stream, &wanted, !fresh).await? {
+                    Asked::Given(given) => {
                         let prepared = self.prepared.as_mut().expect("put back above");
                         prepared.give(wanted.name, wanted.new_secret, given);
                         continue;
                     }
-                    None => error,
+                    Asked::Elsewhere => continue,
+                    Asked::Nobody => error,
                 },
             };
             return Err(error.into());
@@ -275,9 +345,20 @@ impl<'a> Person<'a> {
         stream: &mut Stream<M>,
         ask: &SecretRequest,
     ) -> Result<Option<(Given, Typed)>, Fault> {
-        if self.caller.is_forwarded() {
-            return Err(Fault::Forwarded);
+        match self.ask_all(stream, ask, false).await? {
+            Asked::Given(given) => Ok(Some(given)),
+            Asked::Elsewhere | Asked::Nobody => Ok(None),
         }
+    }
+
+    /// Asks for a secret, on the caller's stream first, then whoever attends. `may_be_held`: a
+    /// secret that comes to be held meanwhile will do.
+    async fn ask_all<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        ask: &SecretRequest,
+        may_be_held: bool,
+    ) -> Result<Asked, Fault> {
         self.asked = true;
         let asked;
         let ask = match &ask.card {
@@ -292,11 +373,57 @@ impl<'a> Person<'a> {
                 &asked
             }
         };
-        match stream.secret(ask, &self.summary).await {
-            Ok(given) => Ok(Some(given)),
-            Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(None),
-            Err(fault) => Err(fault),
+        // Before anything is asked: what is opened from here on is not missed.
+        let mut opening = self.keyring.broker.opening();
+        if !self.caller.is_forwarded() {
+            match stream.secret(ask, &self.summary).await {
+                Ok(given) => return Ok(Asked::Given(given)),
+                Err(Fault::NoSecret(NoSecret::Unavailable)) => {}
+                Err(fault) => return Err(fault),
+            }
         }
+        let question = question::for_secret(ask, &self.summary)?;
+        let opened = async {
+            // A broker lives as long as the keyring.
+            let _ = opening.changed().await;
+        };
+        let waits_for = waits_for(ask);
+        let answer = tokio::select! {
+            answer = self.ask_others(stream, &question, &waits_for, 0) => answer?,
+            () = opened, if may_be_held && !ask.new_secret => return Ok(Asked::Elsewhere),
+        };
+        match answer {
+            None if self.caller.is_forwarded() => Err(Fault::Forwarded),
+            None => Ok(Asked::Nobody),
+            Some(answer) => match question::secret(answer.answer) {
+                Ok(given) => {
+                    self.attended = true;
+                    Ok(Asked::Given(given))
+                }
+                Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(Asked::Nobody),
+                Err(fault) => Err(fault),
+            },
+        }
+    }
+
+    /// Asks those who attend; `None` when nobody does or may be asked.
+    async fn ask_others<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        question: &prompt::Ask,
+        waits_for: &str,
+        grant_seconds: u32,
+    ) -> Result<Option<Answer>, Fault> {
+        if self.mode == PromptMode::None || !self.keyring.broker.is_attended() {
+            return Ok(None);
+        }
+        let shown = Arc::clone(self.shown());
+        shown.says(waits_for);
+        let broker = &self.keyring.broker;
+        let asking = broker.ask(&shown, question, grant_seconds);
+        let answer = stream.while_there(asking).await;
+        shown.says("");
+        answer?
     }
 
     /// Asks a yes/no question; the grade of the yes.
@@ -305,20 +432,114 @@ impl<'a> Person<'a> {
         stream: &mut Stream<M>,
         question: &str,
     ) -> Result<u32, Fault> {
-        if self.assume_yes {
-            return Ok(YES_ON_STREAM);
+        if !self.caller.is_forwarded() {
+            if self.assume_yes {
+                return Ok(YES_ON_STREAM);
+            }
+            if self.mode == PromptMode::None {
+                return Err(Fault::NeedsYes(question.to_owned()));
+            }
+            match stream.confirm(question, &self.summary).await {
+                Ok(true) => return Ok(YES_ON_STREAM),
+                Ok(false) => return Err(Fault::Declined),
+                Err(Fault::NoSecret(NoSecret::Unavailable)) => {}
+                Err(fault) => return Err(fault),
+            }
         }
-        if self.caller.is_forwarded() {
-            return Err(Fault::Forwarded);
+        match self.attendants_yes(stream, question, 0).await? {
+            true => Ok(YES_ATTENDED),
+            false if self.caller.is_forwarded() => Err(Fault::Forwarded),
+            false => Err(Fault::NeedsYes(question.to_owned())),
         }
-        if self.mode == PromptMode::None {
-            return Err(Fault::NeedsYes(question.to_owned()));
+    }
+
+    /// Whether somebody who attends says yes to the change; false when nobody does attend. Counts
+    /// for the rest of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Declined`].
+    pub(super) async fn approve<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        question: &str,
+        may_grant: bool,
+    ) -> Result<bool, Fault> {
+        if self.approved >= YES_ATTENDED {
+            return Ok(true);
         }
-        if stream.confirm(question, &self.summary).await? {
-            Ok(YES_ON_STREAM)
-        } else {
-            Err(Fault::Declined)
+        let longest = match may_grant && self.session().is_some() {
+            true => u32::try_from(LONGEST_YES.as_secs()).unwrap_or(0),
+            false => 0,
+        };
+        let yes = self.attendants_yes(stream, question, longest).await?;
+        if yes {
+            self.approved = YES_ATTENDED;
         }
+        Ok(yes)
+    }
+
+    /// What the yes to this change was worth so far.
+    pub(super) fn approved(&self) -> u32 {
+        self.approved
+    }
+
+    /// Takes a grant that was given beforehand as the yes to this change, if one fits.
+    pub(super) fn take_grant(&mut self, gun: &str, digests: Option<&[[u8; 32]]>) -> bool {
+        if self.approved >= YES_ATTENDED {
+            return true;
+        }
+        let session = self.session();
+        let wanted = Wanted {
+            gun,
+            session,
+            digests,
+        };
+        self.grant = self.keyring.approvals.answer(&wanted);
+        if self.grant.is_some() {
+            self.approved = YES_ATTENDED;
+        }
+        self.grant.is_some()
+    }
+
+    /// The terminal session for which a yes may be given.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        own_session(&self.caller)
+    }
+
+    /// The caller's terminal, empty if it has none.
+    pub(crate) fn terminal(&self) -> String {
+        let terminal = self.caller.facts().terminal();
+        terminal.unwrap_or_default().to_owned()
+    }
+
+    async fn attendants_yes<M: Carries>(
+        &mut self,
+        stream: &mut Stream<M>,
+        question: &str,
+        grant_seconds: u32,
+    ) -> Result<bool, Fault> {
+        let ask = question::for_yes(question, &self.summary, YES_ATTENDED);
+        let asked = self.ask_others(stream, &ask, "a yes", grant_seconds);
+        let Some(answer) = asked.await? else {
+            return Ok(false);
+        };
+        let longer = answer.grant_seconds.min(grant_seconds);
+        match question::yes(answer.answer) {
+            Ok(true) => {}
+            Ok(false) => return Err(Fault::Declined),
+            Err(Fault::NoSecret(NoSecret::Unavailable)) => return Ok(false),
+            Err(fault) => return Err(fault),
+        }
+        self.attended = true;
+        if longer > 0
+            && let Some(session) = self.session()
+        {
+            let scope = Scope::Session(session, self.terminal());
+            let time = Duration::from_secs(longer.into());
+            self.keyring.approvals.give(scope, "", time)?;
+        }
+        Ok(true)
     }
 
     /// Lets the stores forget what was opened for this request.
@@ -326,6 +547,26 @@ impl<'a> Person<'a> {
         if std::mem::take(&mut self.asked) {
             self.keyring.end_request(self.request);
         }
+    }
+}
+
+/// The terminal session to which what a person says belongs. Facts that may be another process's
+/// give no right to it, and what is said for another machine serves nobody else.
+fn own_session(caller: &Caller) -> Option<SessionId> {
+    let here = caller.confirmed && !caller.is_forwarded();
+    caller.session.filter(|_| here)
+}
+
+/// What a request waits for while a secret is asked for.
+fn waits_for(ask: &SecretRequest) -> String {
+    let of = ask.card.as_ref().map(|of| of.card.to_string());
+    match (&ask.name, of) {
+        (SecretName::Keyring, _) => "the passphrase of the keyring".to_owned(),
+        (SecretName::Root, _) => "the passphrase of the root keyring".to_owned(),
+        (SecretName::Key(_) | SecretName::Export, _) => "a passphrase".to_owned(),
+        (SecretName::Pin(_), Some(card)) => format!("the PIN of {card}"),
+        (_, Some(card)) => format!("a secret of {card}"),
+        (_, None) => "a secret of a card".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Fault, worker::STACK};
 use crate::ledger::{IndexEntry, KnownCard, Ledger, LedgerError, Write};
@@ -46,6 +46,8 @@ struct Desk {
     brought: Condvar,
     /// The last commit was quick.
     quick: AtomicBool,
+    /// Something may have been written.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Recorder {
             queue: Mutex::default(),
             brought: Condvar::new(),
             quick: AtomicBool::new(false),
+            changes: watch::Sender::new(0),
         });
         let served = Arc::clone(&desk);
         let thread = thread::Builder::new()
@@ -92,6 +95,11 @@ impl Recorder {
             index,
             cards,
         ))
+    }
+
+    /// Tells that something may have been written.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.desk.changes.subscribe()
     }
 
     /// Runs `work` on the ledger's thread.
@@ -210,11 +218,18 @@ impl Desk {
                     if std::panic::catch_unwind(work).is_err() {
                         tracing::error!("a request panicked in the ledger");
                     }
+                    self.changed();
                 }
                 Some(write @ Job::Write(..)) => self.queue().jobs.push_front(write),
                 // A caller has committed it.
                 None => {}
             }
+        }
+    }
+
+    fn changed(&self) {
+        if self.changes.receiver_count() > 0 {
+            self.changes.send_modify(|count| *count += 1);
         }
     }
 
@@ -226,6 +241,7 @@ impl Desk {
             .unzip();
         let results = ledger.write_many(&writes);
         self.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+        self.changed();
         for (reply, result) in replies.into_iter().zip(results) {
             // Recorded all the same: a caller that is gone supersedes it next time.
             let _ = reply.send(result);

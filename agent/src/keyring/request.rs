@@ -35,8 +35,11 @@ use signet_trust::{
     Gun,
     base::VerifiedBase,
     guard::{History, Pass, Question, Refusal, Rule, check, snapshot_is_covered},
-    payload::{Item, change_digest, summarise},
+    payload::{Item, added_digests, change_digest, summarise},
 };
+
+/// A yes of somebody who attends.
+const ATTENDED: u32 = 2;
 
 /// What follows messages of this request refer to.
 #[derive(Debug)]
@@ -120,6 +123,58 @@ pub(crate) async fn serve(
     }
 }
 
+/// What a person's yes is asked for.
+struct Approving<'a> {
+    gun: &'a str,
+    /// What it points tags to, if it does nothing else.
+    digests: Option<Vec<[u8; 32]>>,
+    /// A secret or a touch is wanted anyway: no grant answers.
+    grave: bool,
+}
+
+impl Approving<'_> {
+    /// Gets the yes that the policy asks for, and the one that a forwarded request always needs:
+    /// from a grant, from whoever attends, or, where a rule only confirms, on the caller's stream.
+    async fn of(
+        &self,
+        allowed: &Allowed,
+        person: &mut Person<'_>,
+        stream: &mut Stream<SignRequest>,
+    ) -> Result<(), Fault> {
+        let forwarded = person.caller.is_forwarded();
+        let asks = forwarded || allowed.grade == ATTENDED;
+        if !asks && allowed.confirm.is_empty() {
+            return Ok(());
+        }
+        if !self.grave && person.take_grant(self.gun, self.digests.as_deref()) {
+            return Ok(());
+        }
+        let question = match (forwarded, allowed.confirm.as_slice()) {
+            (true, _) => "Sign this for another machine?".to_owned(),
+            (false, []) => match allowed.rules.as_slice() {
+                [] => "Sign this?".to_owned(),
+                rules => format!("Sign this? The rule {} asks.", quoted(rules)),
+            },
+            (false, rules) => format!("Sign this, as {} asks?", quoted(rules)),
+        };
+        if asks && person.approve(stream, &question, !self.grave).await? {
+            return Ok(());
+        }
+        if forwarded {
+            return Err(Fault::Forwarded);
+        }
+        if !allowed.confirm.is_empty() {
+            person.confirm(stream, &question).await?;
+        }
+        Ok(())
+    }
+}
+
+fn quoted(rules: &[String]) -> String {
+    let rules: Vec<String> = rules.iter().map(|rule| format!("{rule:?}")).collect();
+    rules.join(", ")
+}
+
 struct Request<'a> {
     shared: &'a Shared,
     keyring: &'a Keyring,
@@ -144,6 +199,7 @@ impl Request<'_> {
         let (head, plan) = head::read(start)?;
         self.person.set_mode(head.mode, head.assume_yes);
         self.person.set_use_last_try(head.use_last_try);
+        self.person.claims(Some(head.context.clone()));
         let room = head::make_room(self.shared, plan.bytes(), stream).await?;
         let (named, items) = plan.receive(stream).await?;
         self.open = Some(Open {
@@ -297,9 +353,6 @@ impl Request<'_> {
         if let Some(base) = &open.base {
             self.keyring.bear_out(gun, base).await?;
         }
-        if self.person.caller.is_forwarded() {
-            return Err(Fault::Forwarded);
-        }
         let supersedes = self.superseded(&pass, &turn).await?;
         let mut summary = self.summary(&history, &pass, &supersedes, before);
         let allowed = self.put_to_policy(&mut pass, &mut summary, before).await?;
@@ -318,17 +371,21 @@ impl Request<'_> {
         }
         self.person.about(summary.clone());
         self.person.ruled_by(allowed.rules.clone());
-        for rule in &allowed.confirm {
-            let question = format!("Sign this, as the rule {rule:?} asks?");
-            self.person.confirm(stream, &question).await?;
-        }
+        let change = &open.items[before..];
+        let asked = Approving {
+            gun: open.head.gun.as_str(),
+            digests: added_digests(open.base.as_ref(), change),
+            grave: !pass.overrides.is_empty() || allowed.grade > ATTENDED,
+        };
+        asked.of(&allowed, &mut self.person, stream).await?;
         let order = Order {
             gun: &open.head.gun,
             base: open.base.as_ref(),
             items: &open.items,
             from: before,
             docker_dir: &open.head.docker_dir,
-            fresh: !pass.overrides.is_empty() || allowed.grade > 0,
+            // Without anybody's yes a secret given for the request has to do.
+            fresh: !pass.overrides.is_empty() || allowed.grade > self.person.approved(),
         };
         let made = self
             .keyring
@@ -445,6 +502,7 @@ impl Request<'_> {
                 | Fault::KeyRole { .. }
                 | Fault::Conflict { .. }
                 | Fault::Forwarded
+                | Fault::ForwardedOnly
                 | Fault::Policy { .. }
                 | Fault::NothingToConfirmWith(..)
         );

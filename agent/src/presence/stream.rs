@@ -5,31 +5,22 @@
 //! asked, is dropped. Nobody waits on a store's thread: the request's task asks, and the store is
 //! called again with the answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use signet_proto::v1::{
-    self, Answer, NeedConfirm, NeedPassphrase, NeedPin, Prompt, Waiting, answer, need_passphrase,
-    need_pin, prompt,
-};
+use signet_proto::v1::{Answer, CardName, Prompt, Waiting, answer, prompt, waiting::What};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tonic::{Status, Streaming};
 
-use super::{CardName, Given, NoSecret, SecretName, SecretRequest, Typed, UNKNOWN};
+use super::{Given, NoSecret, PATIENCE, SecretRequest, Typed, broker::Waits, question};
 use crate::{key::Secret, keyring::Fault};
 
-/// How long a person has for one answer.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long a client has to send what needs nobody: the rest of a request, a report.
 const SENDING: Duration = Duration::from_secs(2 * 60);
 /// Answers to nothing that are put up with on one stream.
 const MAX_STRAY: u32 = 32;
-/// Longest secret taken.
-const MAX_SECRET: usize = 64 * 1024;
-/// What a secret that was given for this request is worth.
-const GIVEN: u32 = 3;
 
 /// How the messages of one service carry prompts and answers.
 pub trait Carries: Sized + Send + 'static {
@@ -85,6 +76,8 @@ pub struct Stream<M: Carries> {
     /// Signatures are out whose fate is not known yet: the end of the agent waits for that.
     finishing: bool,
     stray: u32,
+    /// How attendants see the request.
+    shown: Option<Arc<Waits>>,
 }
 
 impl<M: Carries> std::fmt::Debug for Stream<M> {
@@ -109,6 +102,7 @@ impl<M: Carries> Stream<M> {
             stopping,
             finishing: false,
             stray: 0,
+            shown: None,
         }
     }
 
@@ -210,75 +204,27 @@ impl<M: Carries> Stream<M> {
         ask: &SecretRequest,
         summary: &[String],
     ) -> Result<(Given, Typed), Fault> {
-        if let Some(need) = need_pin(ask, summary) {
-            return self.answered_secret(prompt::Ask::Pin(need)).await;
-        }
-        let (what, key_id) = match &ask.name {
-            // Above.
-            SecretName::Pin(_) | SecretName::Puk(_) | SecretName::ManagementKey(_) => {
-                return Err(Fault::Internal("a card's secret without its card"));
-            }
-            SecretName::Keyring => (need_passphrase::What::Keyring, String::new()),
-            SecretName::Root => (need_passphrase::What::Root, String::new()),
-            // An imported file that nobody has named has no ID yet.
-            SecretName::Key(UNKNOWN) => (need_passphrase::What::Key, String::new()),
-            SecretName::Key(id) => (need_passphrase::What::Key, id.to_string()),
-            SecretName::Export => (need_passphrase::What::Export, String::new()),
-        };
-        let need = NeedPassphrase {
-            what: what.into(),
-            key_id,
-            role: ask.role.clone(),
-            gun: ask.gun.clone(),
-            label: ask.label.clone(),
-            attempts_left: ask.attempts_left,
-            new_secret: ask.new_secret,
-            refused: ask.refused.clone(),
-            summary: summary.to_vec(),
-        };
-        self.answered_secret(prompt::Ask::Passphrase(need)).await
+        let ask = question::for_secret(ask, summary)?;
+        question::secret(self.ask(ask).await?)
     }
 
-    /// Tells the caller what the request waits for.
+    /// Sets how attendants see the request: they are told what it waits for, too.
+    pub fn set_shown(&mut self, shown: Option<Arc<Waits>>) {
+        self.shown = shown;
+    }
+
+    /// Tells the caller, and whoever attends, what the request waits for.
     ///
     /// # Errors
     ///
     /// [`Fault::Gone`].
     pub async fn wait(&self, waiting: Waiting) -> Result<(), Fault> {
+        if let Some(shown) = &self.shown {
+            shown.says(&words(&waiting));
+        }
         match M::wait(waiting) {
             Some(event) => self.send(event).await,
             None => Ok(()),
-        }
-    }
-
-    async fn answered_secret(&mut self, ask: prompt::Ask) -> Result<(Given, Typed), Fault> {
-        match self.ask(ask).await? {
-            Some(answer::Answer::Secret(v1::Secret { value, source })) => {
-                let secret = Secret::new(value);
-                let typed = match v1::secret::Source::try_from(source) {
-                    Ok(v1::secret::Source::Typed) => Typed::Yes,
-                    _ => Typed::No,
-                };
-                if secret.expose().len() > MAX_SECRET {
-                    return Err(Fault::Malformed(format!(
-                        "a passphrase of more than {MAX_SECRET} bytes"
-                    )));
-                }
-                Ok((
-                    Given {
-                        secret,
-                        grade: GIVEN,
-                    },
-                    typed,
-                ))
-            }
-            Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
-            Some(answer::Answer::Yes(_)) => Err(Fault::Malformed(
-                "a yes where a passphrase was asked for".to_owned(),
-            )),
-            Some(answer::Answer::Unavailable(_)) | None => {
-                Err(Fault::NoSecret(NoSecret::Unavailable))
-            }
         }
     }
 
@@ -288,26 +234,11 @@ impl<M: Carries> Stream<M> {
     ///
     /// [`Fault::NoSecret`] and those of the stream.
     pub async fn confirm(&mut self, question: &str, summary: &[String]) -> Result<bool, Fault> {
-        let need = NeedConfirm {
-            summary: summary.to_vec(),
-            question: question.to_owned(),
-            grade: 1,
-            rule: String::new(),
-        };
-        match self.ask(prompt::Ask::Confirm(need)).await? {
-            Some(answer::Answer::Yes(yes)) => Ok(yes),
-            Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
-            Some(answer::Answer::Secret(_)) => Err(Fault::Malformed(
-                "a secret where a yes or no was asked for".to_owned(),
-            )),
-            Some(answer::Answer::Unavailable(_)) | None => {
-                Err(Fault::NoSecret(NoSecret::Unavailable))
-            }
-        }
+        question::yes(self.ask(question::for_yes(question, summary, 1)).await?)
     }
 
     async fn ask(&mut self, ask: prompt::Ask) -> Result<Option<answer::Answer>, Fault> {
-        let id = fresh_id()?;
+        let id = question::fresh_id()?;
         self.send(M::ask(Prompt {
             id: id.clone(),
             ask: Some(ask),
@@ -355,40 +286,26 @@ impl<M: Carries> Stream<M> {
     }
 }
 
-/// A question for a card's secret on the wire; `None` for others.
-fn need_pin(ask: &SecretRequest, summary: &[String]) -> Option<NeedPin> {
-    use need_pin::What;
-
-    let of = ask.card.as_ref()?;
-    let what = match (&ask.name, ask.new_secret) {
-        (SecretName::Pin(_), false) => What::Pin,
-        (SecretName::Pin(_), true) => What::NewPin,
-        (SecretName::Puk(_), false) => What::Puk,
-        (SecretName::Puk(_), true) => What::NewPuk,
-        (SecretName::ManagementKey(_), _) => What::ManagementKey,
-        _ => return None,
+/// What is waited for, for those who attend.
+fn words(waiting: &Waiting) -> String {
+    let card = |card: &Option<CardName>| {
+        let card = card.as_ref();
+        let name = card.map_or(0, |card| card.serial);
+        match card.map_or("", |card| &card.label[..]) {
+            "" => format!("YubiKey {name}"),
+            label => format!("YubiKey {name} ({label:?})"),
+        }
     };
-    Some(NeedPin {
-        what: what.into(),
-        card: Some(card_name(&of.card)),
-        tries_left: of.tries_left.into(),
-        refused: ask.refused.clone(),
-        cards: of.cards.max(1),
-        key_id: of.key.map(|id| id.to_string()).unwrap_or_default(),
-        role: ask.role.clone(),
-        gun: ask.gun.clone(),
-        label: ask.label.clone(),
-        summary: summary.to_vec(),
-    })
-}
-
-/// A card's name on the wire.
-#[must_use]
-pub fn card_name(card: &CardName) -> v1::CardName {
-    v1::CardName {
-        serial: card.serial,
-        label: card.label.clone(),
-        slot: card.slot.clone(),
+    match &waiting.what {
+        Some(What::Touch(touch)) => format!("a touch of {}", card(&touch.card)),
+        Some(What::Missing(missing)) => {
+            let cards = missing.cards.iter().map(|one| card(&Some(one.clone())));
+            format!("{} to be put in", cards.collect::<Vec<_>>().join(" or "))
+        }
+        Some(What::Busy(busy)) => {
+            format!("{}, which another program holds", card(&busy.card))
+        }
+        Some(What::Over(_)) | None => String::new(),
     }
 }
 
@@ -406,11 +323,4 @@ fn broken(status: Status) -> Fault {
         }
         _ => Fault::Gone,
     }
-}
-
-/// 128 random bits in hex.
-fn fresh_id() -> Result<String, Fault> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| Fault::Internal("the system gives no randomness"))?;
-    Ok(hex::encode(bytes))
 }

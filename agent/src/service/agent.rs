@@ -32,8 +32,9 @@ impl Service {
         }
     }
 
-    fn hello(&self) -> HelloReply {
+    fn hello(&self, forwarded: bool) -> HelloReply {
         HelloReply {
+            forwarded,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: signet_proto::PROTOCOL,
             pid: i32::try_from(std::process::id()).unwrap_or(0),
@@ -48,8 +49,9 @@ impl Agent for Service {
     type UnlockStream =
         Pin<Box<dyn tokio_stream::Stream<Item = Result<UnlockEvent, Status>> + Send>>;
 
-    async fn hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
-        Ok(Response::new(self.hello()))
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let forwarded = caller(&request)?.forwarded;
+        Ok(Response::new(self.hello(forwarded)))
     }
 
     async fn status(
@@ -63,7 +65,9 @@ impl Agent for Service {
             .status(&caller)
             .await
             .map_err(|f| status(&f))?;
-        reply.agent = Some(self.hello());
+        reply.agent = Some(self.hello(caller.forwarded));
+        reply.attendants = self.shared.keyring.broker.attendants();
+        reply.grants = self.shared.keyring.approvals.list();
         reply.started_at = self.shared.started_at;
         reply.warnings.extend(harden::warnings());
         if !Secret::locked_memory_ok() {

@@ -12,6 +12,7 @@ use signet_proto::v1::{
     cards_server::{CardsServer, SERVICE_NAME as CARDS},
     keys_server::{KeysServer, SERVICE_NAME as KEYS},
     log_server::{LogServer, SERVICE_NAME as LOG},
+    presence_server::{PresenceServer, SERVICE_NAME as PRESENCE},
     signer_server::{SERVICE_NAME as SIGNER, SignerServer},
 };
 use tonic::{
@@ -22,11 +23,18 @@ use tonic::{
 use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::{Shared, agent, backup, cards, keys, log, signer, status};
+use super::{Shared, agent, backup, cards, keys, log, presence, signer, status};
 use crate::{daemon::caller::Caller, keyring::Fault};
 
 /// Largest message taken: a chunk and its envelope.
 const MESSAGE: usize = signet_proto::MAX_CHUNK + 64 * 1024;
+/// What a forwarded connection may do: list keys and sign, and what clients ask for that.
+const FORWARDED: [&str; 4] = [
+    "/signet.v1.Agent/Hello",
+    "/signet.v1.Keys/List",
+    "/signet.v1.Signer/Collection",
+    "/signet.v1.Signer/Sign",
+];
 /// Of version 1 of the reflection protocol.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 
@@ -39,6 +47,7 @@ pub(super) struct Dispatch<H, R: ServerReflection> {
     health: HealthServer<H>,
     keys: KeysServer<keys::Service>,
     log: LogServer<log::Service>,
+    presence: PresenceServer<presence::Service>,
     reflection: ServerReflectionServer<R>,
     signer: SignerServer<signer::Service>,
 }
@@ -54,6 +63,7 @@ impl<H: tonic_health::pb::health_server::Health, R: ServerReflection> Dispatch<H
         let cards = CardsServer::new(cards::Service::new(shared));
         let keys = KeysServer::new(keys::Service::new(shared));
         let log = LogServer::new(log::Service::new(shared));
+        let presence = PresenceServer::new(presence::Service::new(shared));
         let signer = SignerServer::new(signer::Service::new(shared));
         Self {
             owner: rustix::process::geteuid().as_raw(),
@@ -63,17 +73,22 @@ impl<H: tonic_health::pb::health_server::Health, R: ServerReflection> Dispatch<H
             health,
             keys: keys.max_decoding_message_size(MESSAGE),
             log: log.max_decoding_message_size(MESSAGE),
+            presence: presence.max_decoding_message_size(MESSAGE),
             reflection,
             signer: signer.max_decoding_message_size(MESSAGE),
         }
     }
 
-    /// Only the agent's own user is served; the answer says why.
-    fn check_owner(&self, request: &http::Request<Body>) -> Result<(), Status> {
+    /// Only the agent's own user is served, and whoever speaks for another machine may do two things;
+    /// the answer says why.
+    fn check(&self, request: &http::Request<Body>) -> Result<(), Status> {
         let caller = request.extensions().get::<Arc<Caller>>();
         let caller = caller
             .ok_or_else(|| status::status(&Fault::Internal("a connection without a caller")))?;
         if caller.uid == self.owner {
+            if caller.is_forwarded() && !FORWARDED.contains(&request.uri().path()) {
+                return Err(status::status(&Fault::ForwardedOnly));
+            }
             return Ok(());
         }
         tracing::warn!(
@@ -103,6 +118,7 @@ impl<H, R: ServerReflection> Clone for Dispatch<H, R> {
             health: self.health.clone(),
             keys: self.keys.clone(),
             log: self.log.clone(),
+            presence: self.presence.clone(),
             reflection: self.reflection.clone(),
             signer: self.signer.clone(),
         }
@@ -124,7 +140,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if let Err(status) = self.check_owner(&request) {
+        if let Err(status) = self.check(&request) {
             return Box::pin(async move { Ok(status.into_http()) });
         }
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
@@ -135,6 +151,7 @@ where
             CARDS => self.cards.call(request),
             KEYS => self.keys.call(request),
             LOG => self.log.call(request),
+            PRESENCE => self.presence.call(request),
             HEALTH => self.health.call(request),
             REFLECTION => self.reflection.call(request),
             _ => {

@@ -196,7 +196,7 @@ impl Log for Service {
 /// How the line of a checkpoint begins.
 const CHECKPOINT: &str = "{\"checkpoint\":";
 
-fn encode(entry: Entry) -> LogEntry {
+pub(super) fn encode(entry: Entry) -> LogEntry {
     let Entry {
         number,
         entry,

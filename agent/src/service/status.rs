@@ -97,6 +97,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::Declined => (exit::REFUSED, "declined"),
         Fault::DockerDir { .. } => (exit::USAGE, "docker_dir"),
         Fault::Forwarded => (exit::LOCKED, "forwarded"),
+        Fault::ForwardedOnly => (exit::REFUSED, "forwarded_only"),
         Fault::Gone => (exit::INTERRUPTED, "gone"),
         Fault::Internal(_) => (exit::FAILED, "internal"),
         Fault::KeyRole { .. } => (exit::REFUSED, "key_role"),
@@ -185,7 +186,14 @@ fn fix(fault: &Fault) -> Option<String> {
             "set DOCKER_CONFIG to {ours}, or run `signet agent stop` so that the next command \
              starts an agent with its own DOCKER_CONFIG"
         ),
-        Fault::Forwarded => "run the command on the machine that holds the keys".to_owned(),
+        Fault::Forwarded => {
+            "run `signet watch` on the machine that holds the keys, and repeat this without \
+             --no-input"
+                .to_owned()
+        }
+        Fault::ForwardedOnly => {
+            "run the command on the machine that holds the keys".to_owned()
+        }
         Fault::Ledger(LedgerError::Sqlite(_)) => {
             "nothing was signed; look for a full disk or lost permissions in the home".to_owned()
         }

@@ -278,6 +278,7 @@ async fn answers_that_nobody_asked_for_are_dropped_and_many_of_them_end_the_stre
     let mut talk = agent.talk(None).await;
     let stray = || {
         Message::Answer(v1::Answer {
+            grant_seconds: 0,
             prompt_id: "0".repeat(32),
             answer: Some(v1::answer::Answer::Secret(v1::Secret {
                 value: PASSPHRASE.as_bytes().to_vec(),

@@ -55,6 +55,7 @@ pub(crate) async fn answer_with(
         None => Given::Unavailable(v1::Unavailable {}),
     };
     Ok(v1::Answer {
+        grant_seconds: 0,
         prompt_id: prompt.id,
         answer: Some(given),
     })

@@ -369,6 +369,7 @@ fn typed(prompt_id: String, secret: &str) -> Message {
         source: secret::Source::Typed.into(),
     };
     Message::Answer(Answer {
+        grant_seconds: 0,
         prompt_id,
         answer: Some(answer::Answer::Secret(secret)),
     })

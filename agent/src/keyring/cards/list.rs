@@ -13,7 +13,7 @@ use super::{Present, make::origin};
 use crate::{
     keyring::{Keyring, StoreName, creation::store_of},
     ledger::{IndexEntry, Place},
-    presence::{CardName, stream::card_name},
+    presence::{CardName, question::card_name},
     store::{
         StoredKey,
         piv::{PinPolicy, SlotFacts, TouchPolicy, Version, attest},

@@ -15,7 +15,8 @@ use crate::{
     presence::{
         CardName, Wait,
         notice::{Kind, Notifier, Shown},
-        stream::{Carries, Stream, card_name},
+        question::card_name,
+        stream::{Carries, Stream},
     },
     store::{
         Purpose, StoreError,
@@ -257,6 +258,7 @@ impl Keyring {
         person: &mut Person<'_>,
         stream: &mut Stream<M>,
     ) -> Result<Vec<(Vec<u8>, String)>, Fault> {
+        person.show(stream);
         let mut signed: BTreeMap<usize, (Vec<u8>, String)> = BTreeMap::new();
         while let Some(next) = (0..asked.len()).find(|at| !signed.contains_key(at)) {
             let rest: Vec<(usize, OnCards)> = (next..)

@@ -205,6 +205,7 @@ impl Talk {
                         None => answer::Answer::Unavailable(v1::Unavailable {}),
                     };
                     let answer = Answer {
+                        grant_seconds: 0,
                         prompt_id: prompt.id,
                         answer: Some(answer),
                     };

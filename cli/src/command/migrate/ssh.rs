@@ -190,6 +190,7 @@ async fn answered(prompt: Prompt, ctx: &mut Context) -> Result<Answer, Failure> 
             prompt::answer(ctx, prompt).await
         }
         _ => Ok(Answer {
+            grant_seconds: 0,
             prompt_id: prompt.id,
             answer: Some(answer::Answer::Unavailable(Unavailable {})),
         }),

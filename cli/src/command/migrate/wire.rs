@@ -197,6 +197,7 @@ impl Peer {
                 let bytes = Zeroizing::new(bytes);
                 let answer = Answer::decode(&bytes[..]).map_err(|_| out_of_turn())?;
                 Ok(Answer {
+                    grant_seconds: 0,
                     prompt_id: id,
                     ..answer
                 })
