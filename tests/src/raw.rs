@@ -406,6 +406,7 @@ impl Talk<'_> {
     /// After [`Talk::close`].
     pub fn answer_with(&self, id: &str, secret: &str) {
         self.say(Message::Answer(v1::Answer {
+            grant_seconds: 0,
             prompt_id: id.to_owned(),
             answer: Some(v1::answer::Answer::Secret(v1::Secret {
                 value: secret.as_bytes().to_vec(),
@@ -430,6 +431,7 @@ impl Talk<'_> {
                     match &prompt.ask {
                         Some(v1::prompt::Ask::Confirm(_)) => {
                             self.say(Message::Answer(v1::Answer {
+                                grant_seconds: 0,
                                 prompt_id: prompt.id.clone(),
                                 answer: Some(v1::answer::Answer::Yes(true)),
                             }))

@@ -123,6 +123,7 @@ impl Scene {
             "{prompt:?}"
         );
         talk.say(v1::sign_request::Message::Answer(v1::Answer {
+            grant_seconds: 0,
             prompt_id: prompt.id,
             answer: Some(v1::answer::Answer::Unavailable(v1::Unavailable {})),
         }));

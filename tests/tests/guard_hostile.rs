@@ -322,6 +322,7 @@ fn a_yes_is_no_secret() {
     talk.start(&scene.good("v1"));
     let asked = prompt(&mut talk);
     talk.say(Message::Answer(v1::Answer {
+        grant_seconds: 0,
         prompt_id: asked.id,
         answer: Some(v1::answer::Answer::Yes(true)),
     }));
