@@ -11,6 +11,9 @@
 //! [[policy]]                      # what is allowed: see `policy.rs`
 //! do = "ask"
 //!
+//! [forward]                       # a second socket, for other machines, and the keys it offers
+//! keys = ["release"]              # labels, or the beginning of IDs
+//!
 //! [log]
 //! witness = "/var/log/signet"     # told of each checkpoint: a file, or ["/usr/bin/command", "…"]
 //! journal = false                 # the system's journal is not told
@@ -68,6 +71,9 @@ pub struct Config {
     pub leave_verified: BTreeSet<u32>,
     /// What the desktop has to do with the agent.
     pub desktop: desktop::Settings,
+    /// Keys that other machines may sign with through the forward socket; none: there is no such
+    /// socket.
+    pub forward: Vec<String>,
     /// Who is told of checkpoints of the log.
     pub witnesses: Witnesses,
     /// What the owner of the keys allows.
@@ -130,12 +136,13 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 12] = [
     "attestation_roots",
     "card_idle",
     "cards",
     "default_store",
     "docker_dir",
+    "forward",
     "lock",
     "log",
     "max_request_mib",
@@ -160,6 +167,7 @@ impl Default for Config {
             attestation_roots: None,
             leave_verified: BTreeSet::new(),
             desktop: desktop::Settings::default(),
+            forward: Vec::new(),
             witnesses: Witnesses::default(),
             policy: Policy::default(),
         }
@@ -249,6 +257,14 @@ impl Config {
                 "notify" => {
                     let known = [("desktop", &mut config.desktop.notify)];
                     switches(path, "notify", value, known)?;
+                }
+                "forward" => {
+                    config.forward = forward(value).ok_or_else(|| {
+                        wrong(
+                            "forward",
+                            "a table with keys = [\"…\"]: labels, or at least 7 digits of IDs",
+                        )
+                    })?;
                 }
                 "log" => {
                     config.witnesses = witnesses(value).ok_or_else(|| {
@@ -345,6 +361,17 @@ fn cards(value: &Value) -> Option<BTreeSet<u32>> {
 }
 
 /// Who is told of checkpoints.
+/// Keys by label or the beginning of their ID; at least one.
+fn forward(value: &Value) -> Option<Vec<String>> {
+    let table = value.as_table()?;
+    let keys = table.get("keys")?.as_array()?;
+    let keys: Option<Vec<String>> = keys
+        .iter()
+        .map(|key| Some(key.as_str()?.to_owned()).filter(|key| !key.is_empty()))
+        .collect();
+    keys.filter(|keys| table.len() == 1 && !keys.is_empty())
+}
+
 fn witnesses(value: &Value) -> Option<Witnesses> {
     let mut told = Witnesses::default();
     for (name, value) in value.as_table()? {
@@ -451,6 +478,7 @@ mod tests {
         let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
                     max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
                     [log]\njournal = false\nwitness = [\"/bin/w\", \"x\"]\n\
+                    [forward]\nkeys = [\"release\"]\n\
                     [lock]\nsuspend = false\ncard_removed = true\n[notify]\ndesktop = false\n\
                     [cards.123]\nleave_verified = true\n[cards.4]\nleave_verified = false\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
@@ -464,6 +492,7 @@ mod tests {
                 card_idle: Duration::from_secs(300),
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
+                forward: vec!["release".to_owned()],
                 desktop: desktop::Settings {
                     lock: desktop::LockOn {
                         suspend: false,

@@ -111,11 +111,22 @@ fn serve(background: bool) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| endpoint.docker.clone());
     let keyring = Keyring::open(home.path(), &docker_dir, &config)?;
-    let socket = match Socket::inherited()? {
+    let (socket, forward) = Socket::inherited()?;
+    let socket = match socket {
         Some(socket) => socket,
         None => Socket::bind(&endpoint.socket, &home)?,
     };
+    let forward = match forward {
+        // Without keys to offer nobody is to come in.
+        _ if config.forward.is_empty() => None,
+        Some(socket) => Some(socket),
+        None => Some(Socket::bind(&endpoint.forward(), &home)?),
+    };
     let (listener, made) = socket.into_parts().context("cannot use the socket")?;
+    let (forward, made_forward) = match forward.map(Socket::into_parts).transpose() {
+        Ok(parts) => parts.unzip(),
+        Err(error) => return Err(error).context("cannot use the forward socket"),
+    };
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
@@ -152,7 +163,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
         };
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
-        let served = run(listener, shared, async move {
+        let served = run(listener, forward, shared, async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
@@ -168,6 +179,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
     runtime.shutdown_timeout(LAST);
     made.remove();
+    made_forward.map(socket::Made::remove);
     drop(home);
     tracing::info!("stopped");
     result.context("cannot serve")
@@ -195,17 +207,21 @@ fn workers() -> usize {
 }
 
 /// Serves until `shutdown` resolves or a caller asks for the end; then refuses new requests, lets
-/// releases finish, and returns.
+/// releases finish, and returns. Who comes by `forward` speaks for another machine.
 ///
 /// # Errors
 ///
 /// When the listener cannot be used.
 pub async fn run(
     listener: UnixListener,
+    forward: Option<UnixListener>,
     shared: Arc<Shared>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let incoming = Incoming::new(tokio::net::UnixListener::from_std(listener)?);
+    let mut incoming = Incoming::new(tokio::net::UnixListener::from_std(listener)?);
+    if let Some(forward) = forward {
+        incoming = incoming.and_forwarded(tokio::net::UnixListener::from_std(forward)?);
+    }
     let mut asked = shared.stopping();
     let stop = async {
         tokio::select! {

@@ -123,6 +123,8 @@ pub struct Keyring {
     pub(crate) broker: Arc<Broker>,
     /// What was approved beforehand.
     pub(crate) approvals: Approvals,
+    /// Keys that the forward socket offers: labels, or the beginning of IDs.
+    forward: Vec<String>,
     /// The newest entry that a checkpoint was made of.
     checkpointed: AtomicU64,
 }
@@ -160,6 +162,7 @@ impl Keyring {
             notifier: Notifier::default(),
             broker: Arc::default(),
             approvals: Approvals::default(),
+            forward: config.forward.clone(),
             checkpointed: AtomicU64::new(0),
         };
         keyring.set_index(index);
@@ -229,6 +232,15 @@ impl Keyring {
     /// Appends an entry that moves no state.
     async fn log(&self, entry: NewEntry) -> Result<u64, Fault> {
         self.recorder.run(move |ledger| ledger.append(&entry)).await
+    }
+
+    /// Whether the forward socket offers a key.
+    pub(crate) fn is_forwarded(&self, id: &str, label: &str) -> bool {
+        /// Digits that name a key.
+        const DIGITS: usize = 7;
+        self.forward
+            .iter()
+            .any(|name| name == label || (name.len() >= DIGITS && id.starts_with(name.as_str())))
     }
 
     /// Who is told of checkpoints.

@@ -71,6 +71,22 @@ impl std::fmt::Display for EndpointError {
 impl std::error::Error for EndpointError {}
 
 impl Endpoint {
+    /// The restricted socket for other machines, beside the agent's own: `forward.sock` beside
+    /// `agent.sock`, `NAME-forward.sock` beside any other.
+    #[must_use]
+    pub fn forward(&self) -> PathBuf {
+        let stem = self.socket.file_stem().unwrap_or_default();
+        let name = match stem.to_str() {
+            Some("agent") => OsString::from("forward.sock"),
+            _ => {
+                let mut name = stem.to_owned();
+                name.push("-forward.sock");
+                name
+            }
+        };
+        self.socket.with_file_name(name)
+    }
+
     /// Paths by the environment.
     ///
     /// The socket is `SIGNET_SOCKET`; else, where `SIGNET_HOME` is set, `$SIGNET_HOME/agent.sock`

@@ -20,25 +20,38 @@ use super::{caller::Caller, harden};
 
 /// Connections served at once; one more waits in the kernel's queue.
 const CONNECTIONS: usize = 128;
+/// Connections of other machines served at once.
+const FORWARDED: usize = 16;
 /// Pause after the system could not give us a connection (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long nobody may be connected before the agent rests.
 const QUIET: Duration = Duration::from_secs(2);
 
-type Accepting = Pin<Box<dyn Future<Output = (Arc<UnixListener>, Connection)> + Send>>;
+type Accepting = Pin<Box<dyn Future<Output = Connection> + Send>>;
 
 /// The accepted connections of a listener.
 pub struct Incoming {
-    listener: Arc<UnixListener>,
-    places: Arc<Semaphore>,
+    door: Arc<Door>,
     next: Option<Accepting>,
+    /// Of the forward socket.
+    forwarded: Option<Box<Self>>,
+}
+
+/// One listener, and how many it lets in.
+#[derive(Debug)]
+struct Door {
+    listener: UnixListener,
+    places: Arc<Semaphore>,
+    /// Whoever comes in here speaks for another machine.
+    forwards: bool,
 }
 
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Incoming")
-            .field("listener", &self.listener)
+            .field("door", &self.door)
+            .field("forwarded", &self.forwarded)
             .finish_non_exhaustive()
     }
 }
@@ -47,24 +60,40 @@ impl Incoming {
     /// Of this listener.
     #[must_use]
     pub fn new(listener: UnixListener) -> Self {
+        Self::of(listener, false)
+    }
+
+    /// And of the forward socket's.
+    #[must_use]
+    pub fn and_forwarded(mut self, listener: UnixListener) -> Self {
+        self.forwarded = Some(Box::new(Self::of(listener, true)));
+        self
+    }
+
+    fn of(listener: UnixListener, forwards: bool) -> Self {
+        let places = if forwards { FORWARDED } else { CONNECTIONS };
         Self {
-            listener: Arc::new(listener),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            door: Arc::new(Door {
+                listener,
+                places: Arc::new(Semaphore::new(places)),
+                forwards,
+            }),
             next: None,
+            forwarded: None,
         }
     }
 }
 
-async fn accept(listener: &UnixListener, places: Arc<Semaphore>) -> Connection {
-    let place = Arc::clone(&places)
+async fn accept(door: Arc<Door>) -> Connection {
+    let place = Arc::clone(&door.places)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     let mut rested = false;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = quiet(&places), if !rested => {
+            accepted = door.listener.accept() => accepted,
+            () = quiet(&door.places), if !rested && !door.forwards => {
                 rested = true;
                 tokio::task::spawn_blocking(harden::rest);
                 continue;
@@ -72,7 +101,8 @@ async fn accept(listener: &UnixListener, places: Arc<Semaphore>) -> Connection {
         };
         match accepted {
             Ok((stream, _)) => match Caller::of(&stream) {
-                Ok(caller) => {
+                Ok(mut caller) => {
+                    caller.forwarded = door.forwards;
                     return Connection {
                         stream,
                         caller: Arc::new(caller),
@@ -101,17 +131,18 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let next = this.next.get_or_insert_with(|| {
-            let (listener, places) = (Arc::clone(&this.listener), Arc::clone(&this.places));
-            Box::pin(async move {
-                let connection = accept(&listener, places).await;
-                (listener, connection)
-            })
-        });
-        next.as_mut().poll(context).map(|(_, connection)| {
+        let door = &this.door;
+        let next = this
+            .next
+            .get_or_insert_with(|| Box::pin(accept(Arc::clone(door))));
+        if let Poll::Ready(connection) = next.as_mut().poll(context) {
             this.next = None;
-            Some(Ok(connection))
-        })
+            return Poll::Ready(Some(Ok(connection)));
+        }
+        match &mut this.forwarded {
+            Some(forwarded) => Pin::new(forwarded.as_mut()).poll_next(context),
+            None => Poll::Pending,
+        }
     }
 }
 

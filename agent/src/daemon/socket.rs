@@ -133,18 +133,33 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// The socket handed over by systemd, if one was.
+    /// The sockets handed over by systemd, if any were: the agent's own, and the forward socket,
+    /// which is the one that `FileDescriptorName=` calls `forward`.
     ///
     /// # Errors
     ///
     /// [`SocketError::NotASocket`].
-    pub fn inherited() -> Result<Option<Self>, SocketError> {
+    pub fn inherited() -> Result<(Option<Self>, Option<Self>), SocketError> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut fds = listenfd::ListenFd::from_env();
-        let listener = fds.take_unix_listener(0).map_err(SocketError::NotASocket)?;
-        Ok(listener.map(|listener| Self {
-            listener,
-            made: None,
-        }))
+        let (mut own, mut forward) = (None, None);
+        let mut names = names.split(':');
+        for place in 0..fds.len() {
+            let name = names.next().unwrap_or_default();
+            let listener = fds
+                .take_unix_listener(place)
+                .map_err(SocketError::NotASocket)?;
+            let socket = listener.map(|listener| Self {
+                listener,
+                made: None,
+            });
+            match name {
+                "forward" => forward = socket,
+                // More than one: the first, as it always was.
+                _ => own = own.or(socket),
+            }
+        }
+        Ok((own, forward))
     }
 
     /// Binds `path`, mode 0600, in a directory of ours. A socket that nobody answers on is removed

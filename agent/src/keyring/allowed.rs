@@ -72,7 +72,7 @@ impl Keyring {
     ) -> Result<Allowed, Fault> {
         let policy = self.policy();
         let mut allowed = Allowed::default();
-        if policy.is_empty() {
+        if policy.is_empty() && !caller.forwarded {
             return Ok(allowed);
         }
         let index = self.index();
@@ -85,12 +85,19 @@ impl Keyring {
                     keys.find(|key| key.certificates.contains(listed))
                 });
                 let id = entry.map_or(*listed, |entry| entry.id);
+                let label = entry.map_or("", |entry| &entry.label);
+                if caller.forwarded && !self.is_forwarded(&id.to_string(), label) {
+                    return Err(Fault::Policy {
+                        rule: "forward".to_owned(),
+                        why: format!("the forward socket does not offer key {id}"),
+                    });
+                }
                 let (payload, expires) = kind(&item.payload);
                 let asked = Asked {
                     gun: gun.as_str(),
                     role: item.role.as_str(),
                     key: &id.to_string(),
-                    label: entry.map_or("", |entry| &entry.label),
+                    label,
                     payload,
                     expires,
                     exe: caller.exe.as_deref(),

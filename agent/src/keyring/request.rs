@@ -196,7 +196,11 @@ impl Request<'_> {
         if let Some(open) = self.open.take().filter(|open| !open.items.is_empty()) {
             self.earlier = Some(open);
         }
-        let (head, plan) = head::read(start)?;
+        let (mut head, plan) = head::read(start)?;
+        if self.person.caller.is_forwarded() {
+            // Another machine's directory says nothing about ours.
+            head.docker_dir.clear();
+        }
         self.person.set_mode(head.mode, head.assume_yes);
         self.person.set_use_last_try(head.use_last_try);
         self.person.claims(Some(head.context.clone()));

@@ -38,16 +38,24 @@ impl Keys for Service {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysReply>, Status> {
-        let forwarded = caller(&request)?.is_forwarded();
+        let caller = caller(&request)?;
+        let forwarded = caller.is_forwarded();
         let ListKeysRequest { docker_dir } = request.into_inner();
         // The other machine's directory says nothing about ours.
         let docker_dir = if forwarded { String::new() } else { docker_dir };
-        let (keys, problems) = self
+        let (mut keys, mut problems) = self
             .shared
             .keyring
             .list_keys(&docker_dir)
             .await
             .map_err(|fault| status(&fault))?;
+        if caller.forwarded {
+            keys.retain(|key| self.shared.keyring.is_forwarded(&key.key_id, &key.label));
+            for key in &mut keys {
+                key.path.clear();
+            }
+            problems.clear();
+        }
         Ok(Response::new(ListKeysReply { keys, problems }))
     }
 

@@ -55,7 +55,9 @@ pub(crate) async fn connect(
         )
         .fix("stop it (kill its process, or `signet agent stop` of its own version); the next command starts the right one"));
     }
-    if tolerance == Tolerance::OwnHome && !same_place(&places.home, Path::new(&client.hello.home)) {
+    // The home of an agent that answers through a forwarded socket is on another machine.
+    let own_home = tolerance == Tolerance::OwnHome && !client.hello.forwarded;
+    if own_home && !same_place(&places.home, Path::new(&client.hello.home)) {
         return Err(Failure::new(
             exit::NO_AGENT,
             "other_home",

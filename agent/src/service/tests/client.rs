@@ -61,7 +61,7 @@ impl Agent {
         let socket = home.join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap().into_std().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(crate::daemon::run(listener, Arc::clone(&shared), async {
+        let served = tokio::spawn(crate::daemon::run(listener, None, Arc::clone(&shared), async {
             let _ = stopped.await;
         }));
         let connect = tower::service_fn(move |_| {
