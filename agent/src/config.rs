@@ -531,8 +531,8 @@ mod tests {
         let error = parse("colour = 1").unwrap_err();
         assert!(
             error.contains(
-                "there are attestation_roots, card_idle, cards, default_store, docker_dir, lock, \
-                 log, max_request_mib, notify, policy, unlock"
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
+                 forward, lock, log, max_request_mib, notify, policy, unlock"
             ),
             "{error}"
         );

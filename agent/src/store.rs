@@ -26,6 +26,7 @@ pub mod file;
 pub mod hold;
 mod opened;
 pub mod piv;
+mod throttle;
 
 pub use docker::DockerStore;
 pub use file::FileStore;
@@ -311,6 +312,14 @@ pub enum StoreError {
     /// The signature did not verify: the file's key is not the one it claims to be.
     #[error("the signature by key {0} does not verify")]
     Unverified(KeyId),
+    /// Too many wrong answers of late; this one was not looked at.
+    #[error("too many wrong passphrases for {what}: the next one is looked at in {} s", wait.as_secs_f32().ceil())]
+    TooManyWrong {
+        /// `the keyring`, `the root keyring`, `key <id>`.
+        what: String,
+        /// How long until another answer is looked at.
+        wait: Duration,
+    },
     /// This store cannot do that.
     #[error("{0}")]
     Unsupported(String),
@@ -356,6 +365,9 @@ impl StoreError {
                 "run `signet unlock`, or give its passphrase by --passphrase-fd keyring:N or \
                  SIGNET_PASSPHRASE_FILE"
                     .to_owned()
+            }
+            Self::TooManyWrong { .. } => {
+                "wait that long; somebody, or something, gave wrong ones again and again".to_owned()
             }
             Self::WrongPassphrase {
                 or_damaged: true, ..

@@ -175,7 +175,13 @@ impl Logind {
             Ok(uid)
         });
         match user {
-            Ok(uid) => uid == rustix::process::getuid().as_raw(),
+            Ok(uid) => {
+                let ours = uid == rustix::process::getuid().as_raw();
+                if !ours {
+                    tracing::debug!(uid, "a session of another user was locked");
+                }
+                ours
+            }
             Err(error) => {
                 tracing::debug!(%error, %session, "whose session it is cannot be told");
                 true

@@ -172,6 +172,7 @@ fn store(error: &StoreError) -> (u32, &'static str) {
         StoreError::KeyringMissing { .. } => (exit::FAILED, "keyring_missing"),
         StoreError::Locked { .. } => (exit::LOCKED, "locked"),
         StoreError::NotFound(_) => (exit::FAILED, "unknown_key"),
+        StoreError::TooManyWrong { .. } => (exit::LOCKED, "too_many_wrong"),
         StoreError::Unsupported(_) => (exit::USAGE, "unsupported"),
         StoreError::WrongId { .. } => (exit::FAILED, "wrong_id"),
         StoreError::WrongPassphrase { .. } => (exit::LOCKED, "wrong_passphrase"),

@@ -1,6 +1,6 @@
 //! Asking for secrets: a few tries, each refusal said, then an error that says what was wrong.
 
-use super::StoreError;
+use super::{StoreError, throttle::Throttle};
 use crate::{
     key::Secret,
     presence::{Given, NoSecret, Presence, SecretName, SecretRequest},
@@ -62,10 +62,17 @@ pub(crate) fn ask<T>(
     presence: &mut dyn Presence,
     mut question: SecretRequest,
     or_damaged: bool,
+    throttle: &Throttle,
     mut attempt: impl FnMut(&Secret) -> Result<T, Rejected>,
 ) -> Result<(T, Given), StoreError> {
     question.refused.clear();
     for attempts_left in (1..=ATTEMPTS).rev() {
+        throttle
+            .check(&question.name)
+            .map_err(|wait| StoreError::TooManyWrong {
+                what: what(&question.name),
+                wait,
+            })?;
         question.attempts_left = attempts_left;
         let given = match presence.secret(question.clone()) {
             Ok(given) => given,
@@ -80,13 +87,17 @@ pub(crate) fn ask<T>(
         };
         match attempt(&given.secret) {
             Ok(opened) => {
+                throttle.was_right(&question.name);
                 presence.accepted(&question.name, given.grade);
                 return Ok((opened, given));
             }
-            Err(Rejected::Wrong) if or_damaged => {
-                question.refused = "wrong passphrase, or the file is damaged".to_owned();
+            Err(Rejected::Wrong) => {
+                throttle.was_wrong(&question.name);
+                question.refused = match or_damaged {
+                    true => "wrong passphrase, or the file is damaged".to_owned(),
+                    false => "wrong passphrase".to_owned(),
+                };
             }
-            Err(Rejected::Wrong) => question.refused = "wrong passphrase".to_owned(),
             Err(Rejected::Failed(error)) => return Err(error),
         }
     }

@@ -32,6 +32,7 @@ use super::{
     atomic::{self, Existing},
     hold::{Clock, DEFAULT_HOLD, Grants, Scope, system_clock},
     opened::{Opened, check_new, docker_file, export, file_error},
+    throttle::Throttle,
 };
 use crate::{
     key::Secret,
@@ -49,6 +50,7 @@ pub struct DockerStore {
     private: PathBuf,
     clock: Clock,
     hold: Duration,
+    throttle: Throttle,
     held: HashMap<KeyId, Held>,
     requests: HashMap<RequestId, HashMap<KeyId, ForRequest>>,
     /// Keys made for a request that has not got their passphrase yet: it asks by the key's ID, and
@@ -95,6 +97,7 @@ impl DockerStore {
             private,
             clock: system_clock(),
             hold: DEFAULT_HOLD,
+            throttle: Throttle::default(),
             held: HashMap::new(),
             requests: HashMap::new(),
             unsaved: HashMap::new(),
@@ -215,13 +218,18 @@ impl DockerStore {
         let (key, grade) = if found.file.is_encrypted() {
             let (role, gun) = (found.file.role.as_deref(), found.file.gun.as_deref());
             let question = self.question(id, role, gun);
-            let (key, given) = ask::ask(presence, question, true, |secret| {
-                match found.file.open(Some(secret.expose())) {
-                    Ok(key) => Ok(checked(key)?),
-                    Err(KeyFileError::WrongPassphrase) => Err(Rejected::Wrong),
-                    Err(error) => Err(file_error(&found.path, error).into()),
-                }
-            })?;
+            let (key, given) =
+                ask::ask(
+                    presence,
+                    question,
+                    true,
+                    &self.throttle,
+                    |secret| match found.file.open(Some(secret.expose())) {
+                        Ok(key) => Ok(checked(key)?),
+                        Err(KeyFileError::WrongPassphrase) => Err(Rejected::Wrong),
+                        Err(error) => Err(file_error(&found.path, error).into()),
+                    },
+                )?;
             (key, given.grade)
         } else {
             let key = found

@@ -30,6 +30,7 @@ use super::{
     Hint, KeyStore, Listing, NewKey, Purpose, Signs, StoreError, StoredKey, ask,
     hold::{Clock, DEFAULT_HOLD, Grants, Scope, system_clock},
     opened::{Opened, check_new, export, file_error},
+    throttle::Throttle,
 };
 use crate::{
     key::Secret,
@@ -52,6 +53,7 @@ pub struct FileStore {
     layout: Layout,
     clock: Clock,
     hold: Duration,
+    throttle: Throttle,
     /// The repository keyring, while somebody may use it.
     held: Option<Held>,
     requests: HashMap<RequestId, Request>,
@@ -118,6 +120,7 @@ impl FileStore {
             layout: Layout::open(home)?,
             clock: system_clock(),
             hold: DEFAULT_HOLD,
+            throttle: Throttle::default(),
             held: None,
             requests: HashMap::new(),
             opened: HashMap::new(),
@@ -191,10 +194,13 @@ impl FileStore {
     ) -> Result<(Arc<OpenKeyring>, crate::presence::Given), StoreError> {
         let file = self.layout.read_keyring(ring)?;
         let path = self.layout.keyring(ring);
-        let (keyring, given) =
-            ask::ask(presence, ask::plain(ring.secret_name()), false, |secret| {
-                OpenKeyring::open(&path, &file, secret)
-            })?;
+        let (keyring, given) = ask::ask(
+            presence,
+            ask::plain(ring.secret_name()),
+            false,
+            &self.throttle,
+            |secret| OpenKeyring::open(&path, &file, secret),
+        )?;
         let keyring = self.finish_rotation(ring, keyring, &given.secret);
         Ok((Arc::new(keyring), given))
     }

@@ -64,10 +64,13 @@ impl FileStore {
         self.check_keyring(ring)?;
         let file = self.layout.read_keyring(ring)?;
         let path = self.layout.keyring(ring);
-        let (mut keyring, given) =
-            ask::ask(presence, ask::plain(ring.secret_name()), false, |secret| {
-                OpenKeyring::open(&path, &file, secret)
-            })?;
+        let (mut keyring, given) = ask::ask(
+            presence,
+            ask::plain(ring.secret_name()),
+            false,
+            &self.throttle,
+            |secret| OpenKeyring::open(&path, &file, secret),
+        )?;
         if !keyring.is_rotating() {
             keyring = keyring.with_new_identity();
             self.replace_keyring(ring, &keyring, &given.secret)?;
