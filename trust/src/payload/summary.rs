@@ -68,8 +68,12 @@ impl Words<'_> {
             .base
             .and_then(|base| base.signers(role))
             .is_some_and(|signers| {
-                let lists = |id| signers.keys.iter().any(|(listed, _)| *listed == id);
-                self.item.key_ids.iter().all(|id| lists(*id))
+                let lists = |id: &KeyId| signers.keys.iter().any(|(listed, _)| listed == id);
+                match role {
+                    // Its own new keys sign it, too, beside the threshold of the current ones.
+                    RoleName::Root => self.item.key_ids.iter().any(lists),
+                    _ => self.item.key_ids.iter().all(lists),
+                }
             });
         let role_words = if is_known {
             role.to_string()
