@@ -51,42 +51,46 @@ def entry_hash(prev, e):
         data += struct.pack(">I", len(text)) + text
     return hashlib.sha256(prev + data).digest()
 
-def checkpoint_problem(c, hashes):
-    head = bytes.fromhex(c["head"])
-    if c["key"]:
-        message = b"signet log checkpoint v1\n" + struct.pack(">Qq", c["entry"], seconds(c["time"])) + head
-        if not signed_by(bytes.fromhex(c["key"]), message, bytes.fromhex(c["signature"])):
-            return "its signature does not verify"
-    if c["entry"] not in hashes:
-        return f"the log ends with entry {max(hashes)}: entries were cut off, or it is of another log"
-    return None if hashes[c["entry"]] == head else "that entry is another one now"
+def checkpoint(line, hashes):
+    try:
+        c = json.loads(line)
+        entry, head = c["entry"], bytes.fromhex(c["head"])
+        message = b"signet log checkpoint v1\n" + struct.pack(">Qq", entry, seconds(c["time"])) + head
+        if c["checkpoint"] != 1:
+            return entry, "it is of another version"
+        if (c["key"] or c["signature"]) and not signed_by(*map(bytes.fromhex, (c["key"], message.hex(), c["signature"]))):
+            return entry, "its signature does not verify"
+        if entry not in hashes:
+            return entry, f"the log ends with entry {max(hashes)}: entries were cut off, or it is of another log"
+        return entry, None if hashes[entry] == head else "that entry is another one now"
+    except Exception:  # whatever a changed file brings
+        return None, "it cannot be read"
 
 def main(export, elsewhere):
-    problems, hashes, own, end = [], {0: bytes(32)}, [], None
-    for line in open(export, encoding="utf-8"):
+    problems, hashes, own, end, proved = [], {0: bytes(32)}, [], None, 0
+    for line in open(export, encoding="utf-8", errors="replace"):
         try:
             e = json.loads(line)
-        except ValueError:
-            problems.append(f"the line after entry {len(hashes) - 1} is no JSON")
-            break
-        if "checkpoint" in e:
-            own.append(e)
-        elif "end" in e:
-            end = e["end"]
-        elif e["number"] != len(hashes) or entry_hash(hashes[e["number"] - 1], e).hex() != e["hash"]:
+            if "checkpoint" in e:
+                own.append((None, line))
+            elif "end" in e:
+                end = e
+            elif (e["v"], e["number"]) == (1, len(hashes)) and entry_hash(hashes[e["number"] - 1], e).hex() == e["hash"]:
+                hashes[e["number"]] = bytes.fromhex(e["hash"])
+            else:
+                raise ValueError
+        except Exception:
             problems.append(f"entry {len(hashes)}, or the one before it, was changed or is missing")
             break
-        else:
-            hashes[e["number"]] = bytes.fromhex(e["hash"])
     newest = len(hashes) - 1
-    if not problems and (end is None or end["entries"] != newest or end["head"] != hashes[newest].hex()):
+    if not problems and end != {"end": {"entries": newest, "head": hashes[newest].hex()}, "v": 1}:
         problems.append(f"the export was cut: it ends after entry {newest}")
-    kept = [(f, json.loads(l[l.index('{"checkpoint":'):])) for f in elsewhere for l in open(f, encoding="utf-8") if '{"checkpoint":' in l]
-    for where, c in [("the log itself", c) for c in own] + kept:
-        problem = checkpoint_problem(c, hashes)
-        if problem:
-            problems.append(f"checkpoint of entry {c['entry']} from {where}: {problem}")
-    proved = max((c["entry"] for _, c in kept if not checkpoint_problem(c, hashes)), default=0)
+    lines = [(f, l, l.find('{"checkpoint":')) for f in elsewhere for l in open(f, encoding="utf-8", errors="replace")]
+    kept = [(f, l[at:]) for f, l, at in lines if at >= 0]
+    for where, line in own + kept:
+        entry, problem = checkpoint(line, hashes)
+        problems += [f"checkpoint of entry {entry} from {where or 'the log itself'}: {problem}"] if problem else []
+        proved = max(proved, entry if where and not problem else 0)
     print(f"{newest} entries hold; unchanged up to entry {proved}, consistent only after it"
           if proved else f"{newest} entries hold; consistent only: no checkpoint from elsewhere was compared")
     print(*(f"DOES NOT HOLD: {problem}" for problem in problems), sep="\n", end="\n" if problems else "")

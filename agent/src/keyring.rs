@@ -20,6 +20,7 @@ pub(crate) mod checkpoint;
 mod claims;
 mod collection;
 mod creation;
+mod elsewhere;
 pub(crate) mod fault;
 mod grants;
 mod list;
@@ -112,6 +113,7 @@ pub struct Keyring {
     index: RwLock<Arc<Index>>,
     collections: Collections,
     claims: claims::Claims,
+    copied: elsewhere::Copied,
     docker_dir: PathBuf,
     default_store: StoreName,
     hold: Duration,
@@ -154,6 +156,7 @@ impl Keyring {
             index: RwLock::default(),
             collections: Collections::default(),
             claims: claims::Claims::default(),
+            copied: elsewhere::Copied::default(),
             docker_dir: docker_dir.to_owned(),
             default_store: config.default_store,
             hold: config.unlock,

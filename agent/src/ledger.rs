@@ -28,6 +28,7 @@ use crate::store::{StoreError, atomic};
 
 pub(crate) mod checkpoint;
 mod claim;
+mod elsewhere;
 mod error;
 mod index;
 mod log;
@@ -39,6 +40,7 @@ mod schema;
 mod state;
 
 pub use claim::Claim;
+pub use elsewhere::{ALARM, Alarms};
 pub use error::LedgerError;
 pub use place::refuse_network;
 pub use record::{
@@ -545,5 +547,7 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 //! The signature log: shown, taken out, and found out when somebody tampers with it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use signet_tests::schema::Schemas;
+use signet_tests::steps::{DIGEST, SIZE};
 use signet_tests::{Home, Lab, Output, Run};
 
 /// The verifier that is shipped beside the format's description.
@@ -159,6 +161,44 @@ fn every_change_of_an_exported_log_is_found_by_python() {
     for end in 1..lines.len() {
         refused(&lines[..end], "cut");
     }
+    // Every member of every kind of line.
+    let mut kinds = BTreeSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Ok(Value::Object(members)) = serde_json::from_str(line) else {
+            panic!("{line}")
+        };
+        let is_entry = members.contains_key("number");
+        if !kinds.insert(members.keys().cloned().collect::<Vec<_>>()) {
+            continue;
+        }
+        for name in members.keys() {
+            let mut members = members.clone();
+            let value = members.get_mut(name).expect("a member of it");
+            *value = match value.take() {
+                Value::Number(number) => Value::from(number.as_u64().unwrap_or(0) + 1),
+                Value::String(text) if text.len() == 64 => {
+                    Value::from(text.chars().rev().collect::<String>())
+                }
+                Value::String(text) => Value::from(format!("{text}x")),
+                Value::Null if !is_entry => Value::from("00"),
+                Value::Null => match name.as_str() {
+                    "key" => Value::from("00".repeat(32)),
+                    "payload" => Value::from(format!("sha256:{}", "00".repeat(32))),
+                    "version" | "grade" => Value::from(1),
+                    _ => Value::from("x"),
+                },
+                Value::Object(mut inner) => {
+                    inner.insert("entries".to_owned(), Value::from(1));
+                    Value::from(inner)
+                }
+                other => panic!("{name}: {other}"),
+            };
+            let line = Value::from(members).to_string();
+            let mut changed = lines.clone();
+            changed[at] = &line;
+            refused(&changed, name);
+        }
+    }
 }
 
 #[test]
@@ -171,13 +211,39 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
     verify().ok();
 
     // Inside the chain: the agent does not even start on it.
-    for statement in [
-        "UPDATE log SET summary = summary || '.' WHERE number = 2",
+    let columns = [
+        "time = time + 1",
+        "kind = 'unlock'",
+        "gun = gun || 'x'",
+        "role = 'root'",
+        "version = version + 1",
+        "key = zeroblob(32)",
+        "payload = zeroblob(32)",
+        "summary = summary || '.'",
+        "caller = ''",
+        "grade = grade + 1",
+        "rule = 'gap'",
+        "outcome = 'failed'",
+        "facts = ''",
+        "facts = replace(facts, 'uid', 'gid')",
+        "hash = zeroblob(32)",
+    ];
+    let changed = columns.map(|set| format!("UPDATE log SET {set} WHERE number = 2"));
+    let rows = [
+        "DELETE FROM log WHERE number = 1",
         "DELETE FROM log WHERE number = 2",
-        "UPDATE log SET facts = '' WHERE number = 2",
-    ] {
+        "UPDATE log SET number = 0 WHERE number = 2",
+        "UPDATE log SET number = 99 WHERE number = 2; UPDATE log SET number = 2 WHERE number = 3;
+         UPDATE log SET number = 3 WHERE number = 99",
+        "UPDATE log SET number = number + 1000; UPDATE log SET number = number - 999;
+         INSERT INTO log SELECT 1, time, kind, gun, role, version, key, payload, summary, caller,
+                                grade, rule, outcome, hash, facts FROM log WHERE number = 2",
+    ];
+    for statement in changed.iter().map(String::as_str).chain(rows) {
         tamper(&home, statement);
-        verify().exits(3).says("is damaged");
+        let found = verify();
+        assert_eq!(found.code(), Some(3), "{statement}: {}", found.text());
+        found.says("is damaged");
         fs::write(&ledger, &whole).expect("the home is ours");
     }
     // Cut at the end: only what lies elsewhere tells.
@@ -209,6 +275,61 @@ fn a_ledger_that_was_changed_cut_or_put_back_is_found() {
         .run()
         .exits(3)
         .says("against a checkpoint from");
+}
+
+#[test]
+fn a_ledger_put_back_is_found_by_the_next_base() {
+    const GUN: &str = "registry.example.com/acme/app";
+    let lab = Lab::builder().notary().build();
+    let (home, witness) = home(&lab);
+    let sign = |tag: &str| {
+        home.unattended()
+            .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+            .args(["sign", &format!("{GUN}:{tag}@{DIGEST}"), "--size", SIZE])
+            .run()
+            .ok()
+    };
+    let stop = || home.signet().args(["agent", "stop"]).run().ok();
+    let status = || home.signet().arg("status").run().ok();
+    let alarms = || {
+        let log = home.log();
+        let entries = log["entries"].as_array().expect("entries").clone();
+        entries
+            .into_iter()
+            .filter(|entry| entry["kind"] == "alarm")
+            .collect::<Vec<_>>()
+    };
+    sign("v1");
+    stop();
+    let ledger = home.path().join("ledger.sqlite");
+    let old = fs::read(&ledger).expect("the home is ours");
+    let before = sign("v2");
+    assert!(!before.text().contains("put back"), "{}", before.text());
+    assert!(alarms().is_empty(), "{:#?}", alarms());
+    home.unattended().arg("unlock").run().ok();
+    stop();
+    let kept = home.user_home().join("kept");
+    fs::copy(&witness, &kept).expect("the home is ours");
+    fs::write(&ledger, old).expect("the home is ours");
+
+    // The chain holds, and nothing in the ledger says that it is old; what was published does.
+    sign("v3").says("never given away").says("put back");
+    let found = alarms();
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0]["gun"], GUN, "{found:#?}");
+    assert_eq!(found[0]["role"], "targets", "{found:#?}");
+    status().says("the log has no entry for it");
+    // Said once; the log and `status` keep it.
+    let later = sign("v4");
+    assert!(!later.text().contains("put back"), "{}", later.text());
+    stop();
+    status().says("the log has no entry for it");
+    assert_eq!(alarms().len(), 1);
+    home.signet()
+        .args(["log", "verify", "--against"])
+        .arg(&kept)
+        .run()
+        .exits(3);
 }
 
 #[test]

@@ -239,6 +239,21 @@ impl VerifiedBase {
         }
     }
 
+    /// The signed bytes of a role's newest document, and the signatures that came with it; not each
+    /// of them need hold. `None` when this base has no such document.
+    #[must_use]
+    pub fn signed(&self, role: &RoleName) -> Option<(&[u8], &[Signature])> {
+        fn of<T: Body>(document: &Verified<T>) -> (&[u8], &[Signature]) {
+            (document.canonical(), document.signatures())
+        }
+        match role {
+            RoleName::Root => Some(of(self.root())),
+            RoleName::Timestamp => self.timestamp().map(of),
+            RoleName::Snapshot => self.snapshot().map(of),
+            RoleName::Targets | RoleName::Delegation(_) => self.targets(role).map(of),
+        }
+    }
+
     /// Whether the snapshot lists the role; `None` when the base has no snapshot.
     #[must_use]
     pub fn is_published(&self, role: &RoleName) -> Option<bool> {

@@ -408,6 +408,7 @@ impl Keyring {
         }
         warnings.extend(self.unrehearsed(&keys).await?);
         warnings.extend(self.migration_warnings().await?);
+        warnings.extend(self.unlogged_warning().await?);
         warnings.extend(problems);
         warnings.extend(keys.iter().filter_map(|key| {
             let problem = key.problem.as_ref()?;

@@ -254,6 +254,18 @@ impl Request<'_> {
                 return stream.send(event(need)).await;
             }
         };
+        if let Some(base) = &open.base {
+            let gun = &open.head.gun;
+            let history = turn.history(gun, &self.keyring.recorder).await?;
+            let told = self
+                .keyring
+                .compare_with_log(gun, base, &history, &self.person)
+                .await?;
+            for text in told {
+                let notice = sign_event::Event::Notice(Notice { text });
+                stream.send(event(notice)).await?;
+            }
+        }
         match self.earlier.take() {
             Some(earlier) if earlier.is_same_change(open, &items) => {
                 open.overrides = earlier.overrides;
