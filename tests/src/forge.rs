@@ -98,13 +98,19 @@ impl Forge {
     #[must_use]
     pub fn made_again(&self) -> Self {
         let mut again = Self::new(self.gun.as_str());
-        let targets = &self.keys[&RoleName::Targets];
-        let material = zeroize::Zeroizing::new(targets.expose_material().to_vec());
-        let copy = PrivateKey::from_material(targets.algorithm(), material);
+        again.take_key(self, &RoleName::Targets);
         again
-            .keys
-            .insert(RoleName::Targets, copy.expect("it is a key"));
-        again
+    }
+
+    /// Has the key that another collection has for a role, as a repository whose owner copied it.
+    ///
+    /// # Panics
+    /// When the other one has none.
+    pub fn take_key(&mut self, other: &Self, role: &RoleName) {
+        let key = other.key(role);
+        let material = zeroize::Zeroizing::new(key.expose_material().to_vec());
+        let copy = PrivateKey::from_material(key.algorithm(), material);
+        self.keys.insert(role.clone(), copy.expect("it is a key"));
     }
 
     /// Its name.

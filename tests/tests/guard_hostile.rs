@@ -1,5 +1,8 @@
 //! A client that means harm, or is broken: what it says is bounded, judged, and never believed.
 
+#[path = "guard_hostile/attacks.rs"]
+mod attacks;
+
 use std::os::unix::net::UnixStream;
 
 use signet_proto::MAX_CHUNK;
