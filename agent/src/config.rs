@@ -14,6 +14,9 @@
 //! [forward]                       # a second socket, for other machines, and the keys it offers
 //! keys = ["release"]              # labels, or the beginning of IDs
 //!
+//! [presence]
+//! pinentry = "auto"               # or "off", or a program: asked when nobody attends
+//!
 //! [log]
 //! witness = "/var/log/signet"     # told of each checkpoint: a file, or ["/usr/bin/command", "…"]
 //! journal = false                 # the system's journal is not told
@@ -46,6 +49,7 @@ use crate::{
     desktop,
     keyring::{StoreName, Witness, Witnesses},
     policy::{BadPolicy, Policy},
+    presence::pinentry::Choice,
     store::{
         hold::{DEFAULT_HOLD, MAX_HOLD},
         piv::DEFAULT_IDLE,
@@ -74,6 +78,8 @@ pub struct Config {
     /// Keys that other machines may sign with through the forward socket; none: there is no such
     /// socket.
     pub forward: Vec<String>,
+    /// Who is asked when nobody attends.
+    pub pinentry: Choice,
     /// Who is told of checkpoints of the log.
     pub witnesses: Witnesses,
     /// What the owner of the keys allows.
@@ -136,7 +142,7 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "attestation_roots",
     "card_idle",
     "cards",
@@ -148,6 +154,7 @@ const SETTINGS: [&str; 12] = [
     "max_request_mib",
     "notify",
     "policy",
+    "presence",
     "unlock",
 ];
 /// Bytes of a request unless configured otherwise: collections of some 100,000 tags.
@@ -168,6 +175,7 @@ impl Default for Config {
             leave_verified: BTreeSet::new(),
             desktop: desktop::Settings::default(),
             forward: Vec::new(),
+            pinentry: Choice::default(),
             witnesses: Witnesses::default(),
             policy: Policy::default(),
         }
@@ -290,6 +298,14 @@ impl Config {
                         source,
                     })?;
                 }
+                "presence" => {
+                    config.pinentry = pinentry(value).ok_or_else(|| {
+                        wrong(
+                            "presence",
+                            "a table with pinentry = \"auto\", \"off\" or \"/a/program\"",
+                        )
+                    })?;
+                }
                 "unlock" => {
                     config.unlock = value
                         .as_str()
@@ -361,6 +377,16 @@ fn cards(value: &Value) -> Option<BTreeSet<u32>> {
 }
 
 /// Who is told of checkpoints.
+fn pinentry(value: &Value) -> Option<Choice> {
+    let table = value.as_table()?;
+    let choice = match table.get("pinentry")? {
+        Value::String(word) if word == "auto" => Choice::Installed,
+        Value::String(word) if word == "off" => Choice::Off,
+        program => Choice::Program(directory(program)?),
+    };
+    (table.len() == 1).then_some(choice)
+}
+
 /// Keys by label or the beginning of their ID; at least one.
 fn forward(value: &Value) -> Option<Vec<String>> {
     let table = value.as_table()?;
@@ -479,6 +505,7 @@ mod tests {
                     max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
                     [log]\njournal = false\nwitness = [\"/bin/w\", \"x\"]\n\
                     [forward]\nkeys = [\"release\"]\n\
+                    [presence]\npinentry = \"off\"\n\
                     [lock]\nsuspend = false\ncard_removed = true\n[notify]\ndesktop = false\n\
                     [cards.123]\nleave_verified = true\n[cards.4]\nleave_verified = false\n";
         std::fs::write(dir.path().join(FILE), text).unwrap();
@@ -493,6 +520,7 @@ mod tests {
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
                 forward: vec!["release".to_owned()],
+                pinentry: Choice::Off,
                 desktop: desktop::Settings {
                     lock: desktop::LockOn {
                         suspend: false,
@@ -531,8 +559,8 @@ mod tests {
         let error = parse("colour = 1").unwrap_err();
         assert!(
             error.contains(
-                "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
-                 forward, lock, log, max_request_mib, notify, policy, unlock"
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, forward, \
+                 forward, lock, log, max_request_mib, notify, policy, presence, unlock"
             ),
             "{error}"
         );

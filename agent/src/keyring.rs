@@ -60,6 +60,7 @@ use crate::{
         approvals::Approvals,
         broker::Broker,
         notice::Notifier,
+        pinentry::Pinentry,
         stream::{Carries, Stream},
     },
     service::{now, status::word},
@@ -123,6 +124,8 @@ pub struct Keyring {
     notifier: Notifier,
     /// Who attends.
     pub(crate) broker: Arc<Broker>,
+    /// Who is asked when nobody attends.
+    pinentry: Pinentry,
     /// What was approved beforehand.
     pub(crate) approvals: Approvals,
     /// Keys that the forward socket offers: labels, or the beginning of IDs.
@@ -164,6 +167,7 @@ impl Keyring {
             witnesses: config.witnesses.clone(),
             notifier: Notifier::default(),
             broker: Arc::default(),
+            pinentry: Pinentry::new(config.pinentry.clone(), |name| std::env::var_os(name)),
             approvals: Approvals::default(),
             forward: config.forward.clone(),
             checkpointed: AtomicU64::new(0),

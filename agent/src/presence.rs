@@ -2,11 +2,12 @@
 //!
 //! What an answer is worth is its grade: 1 yes on the caller's stream, 2 yes on an attending
 //! terminal or in a pinentry, 3 a passphrase given for this request, 4 a touch. The caller's own
-//! stream is asked first ([`stream`]), then whoever attends ([`broker`]).
+//! stream is asked first ([`stream`]), then whoever attends ([`broker`]), then a [`pinentry`].
 
 pub mod approvals;
 pub mod broker;
 pub mod notice;
+pub mod pinentry;
 pub mod prepared;
 pub mod question;
 pub mod stream;

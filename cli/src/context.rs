@@ -129,6 +129,8 @@ impl Context {
             command: self.command_line.clone(),
             image: image.to_owned(),
             server: server.to_owned(),
+            terminal: variable("GPG_TTY"),
+            terminal_type: variable("TERM"),
         }
     }
 
@@ -149,4 +151,8 @@ impl Context {
             .to_string_lossy()
             .into_owned()
     }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }

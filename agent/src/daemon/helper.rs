@@ -190,7 +190,6 @@ fn next(news: &OwnedFd) -> io::Result<Option<News>> {
 pub(crate) struct Child {
     /// Its standard input and output, both ways; blocking. At its end the program has closed its
     /// output, or is gone.
-    #[allow(dead_code, reason = "for programs that one talks with")]
     pub(crate) stream: UnixStream,
     /// Closing it is what kills.
     news: OwnedFd,
@@ -218,7 +217,6 @@ impl Child {
 /// # Errors
 ///
 /// When it cannot be started: as execve(2) says, or because the helper is gone or does not answer.
-#[allow(dead_code, reason = "for programs that one talks with")]
 pub(crate) fn spawn(
     program: &Path,
     arguments: &[OsString],

@@ -11,13 +11,14 @@ use std::{
 use serde::Serialize;
 use signet_proto::v1::{Answer, ClaimedContext, PromptMode, prompt};
 
-use super::{Fault, Keyring, cards::Listening, worker::Worker};
+use super::{Fault, Keyring, cards::Listening, request, worker::Worker};
 use crate::{
     daemon::caller::{Caller, CallerFacts},
     presence::{
         Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed,
         approvals::{Scope, Wanted},
         broker::Waits,
+        pinentry::Terminal,
         prepared::Prepared,
         question,
         stream::{Carries, Stream},
@@ -49,7 +50,7 @@ struct Facts<'a> {
 struct Consent<'a> {
     /// `--yes` was there to answer questions.
     assumed_yes: bool,
-    /// held given stream attendant grant touch
+    /// held given stream attendant pinentry grant touch
     channel: &'static str,
     /// The grant that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,8 +86,8 @@ pub struct Person<'a> {
     shown: Option<Arc<Waits>>,
     /// What a yes to this change was worth.
     approved: u32,
-    /// An attendant gave an answer.
-    attended: bool,
+    /// Who but the caller's stream gave an answer.
+    answered_by: Option<&'static str>,
     /// The grant that answered.
     grant: Option<String>,
 }
@@ -126,14 +127,14 @@ impl<'a> Person<'a> {
             claimed: None,
             shown: None,
             approved: 0,
-            attended: false,
+            answered_by: None,
             grant: None,
         }
     }
 
     /// Sets what the caller says of itself.
     pub(crate) fn claims(&mut self, claimed: Option<ClaimedContext>) {
-        self.claimed = claimed;
+        self.claimed = claimed.map(request::claimed);
     }
 
     /// Has attendants see the request, and what it waits for, from now on.
@@ -219,10 +220,9 @@ impl<'a> Person<'a> {
         let channel = match self.grade() {
             0 => "held",
             4.. => "touch",
-            _ if self.attended => "attendant",
-            2 => "grant",
+            2 if self.grant.is_some() => "grant",
             _ if self.mode == PromptMode::None => "given",
-            _ => "stream",
+            _ => self.answered_by.unwrap_or("stream"),
         };
         let facts = Facts {
             caller: self.caller.facts(),
@@ -243,7 +243,7 @@ impl<'a> Person<'a> {
             prepared.forget();
         }
         self.approved = 0;
-        self.attended = false;
+        self.answered_by = None;
         self.grant = None;
         self.end();
     }
@@ -396,17 +396,14 @@ impl<'a> Person<'a> {
             None if self.caller.is_forwarded() => Err(Fault::Forwarded),
             None => Ok(Asked::Nobody),
             Some(answer) => match question::secret(answer.answer) {
-                Ok(given) => {
-                    self.attended = true;
-                    Ok(Asked::Given(given))
-                }
+                Ok(given) => Ok(Asked::Given(given)),
                 Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(Asked::Nobody),
                 Err(fault) => Err(fault),
             },
         }
     }
 
-    /// Asks those who attend; `None` when nobody does or may be asked.
+    /// Asks those who attend, then a pinentry; `None` when there is neither, or nobody may be asked.
     async fn ask_others<M: Carries>(
         &mut self,
         stream: &mut Stream<M>,
@@ -414,16 +411,44 @@ impl<'a> Person<'a> {
         waits_for: &str,
         grant_seconds: u32,
     ) -> Result<Option<Answer>, Fault> {
-        if self.mode == PromptMode::None || !self.keyring.broker.is_attended() {
+        if self.mode == PromptMode::None {
             return Ok(None);
         }
         let shown = Arc::clone(self.shown());
         shown.says(waits_for);
-        let broker = &self.keyring.broker;
-        let asking = broker.ask(&shown, question, grant_seconds);
-        let answer = stream.while_there(asking).await;
+        let keyring = self.keyring;
+        let answer = stream
+            .while_there(keyring.broker.ask(&shown, question, grant_seconds))
+            .await??;
+        if answer.is_some() {
+            self.answered_by = Some("attendant");
+            shown.says("");
+            return Ok(answer);
+        }
+        let (caller, terminal) = (self.caller.describe(), self.own_terminal());
+        let asking = keyring.pinentry.ask(question, &caller, terminal.as_ref());
+        let answer = stream.while_there(asking).await??;
+        if answer.is_some() {
+            self.answered_by = Some("pinentry");
+        }
         shown.says("");
-        answer?
+        Ok(answer)
+    }
+
+    /// The caller's terminal, where its environment names the one that the kernel knows it by.
+    fn own_terminal(&self) -> Option<Terminal> {
+        /// Longest name of a kind of terminal (term(7)).
+        const MAX_KIND: usize = 32;
+        own_session(&self.caller)?;
+        let claimed = self.claimed.as_ref()?;
+        let path = format!("/dev/{}", self.caller.facts().terminal()?);
+        let kind = claimed.terminal_type.as_str();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte);
+        let fits = (1..=MAX_KIND).contains(&kind.len()) && kind.bytes().all(plain);
+        (fits && claimed.terminal == path).then(|| Terminal {
+            path,
+            kind: kind.to_owned(),
+        })
     }
 
     /// Asks a yes/no question; the grade of the yes.
@@ -531,7 +556,6 @@ impl<'a> Person<'a> {
             Err(Fault::NoSecret(NoSecret::Unavailable)) => return Ok(false),
             Err(fault) => return Err(fault),
         }
-        self.attended = true;
         if longer > 0
             && let Some(session) = self.session()
         {

@@ -10,7 +10,10 @@ mod release;
 use std::sync::Arc;
 
 pub use self::head::read_request;
-pub(super) use self::{head::Head, release::claims};
+pub(super) use self::{
+    head::{Head, claimed},
+    release::claims,
+};
 use self::{head::Room, release::Released};
 use super::{
     Fault, Keyring, Person,
@@ -196,6 +199,7 @@ impl Request<'_> {
         if let Some(open) = self.open.take().filter(|open| !open.items.is_empty()) {
             self.earlier = Some(open);
         }
+        self.person.claims(start.claimed_context.clone());
         let (mut head, plan) = head::read(start)?;
         if self.person.caller.is_forwarded() {
             // Another machine's directory says nothing about ours.
@@ -203,7 +207,6 @@ impl Request<'_> {
         }
         self.person.set_mode(head.mode, head.assume_yes);
         self.person.set_use_last_try(head.use_last_try);
-        self.person.claims(Some(head.context.clone()));
         let room = head::make_room(self.shared, plan.bytes(), stream).await?;
         let (named, items) = plan.receive(stream).await?;
         self.open = Some(Open {

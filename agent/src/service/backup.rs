@@ -92,6 +92,7 @@ async fn run(
     };
     let mode = PromptMode::try_from(start.prompt_mode).unwrap_or_default();
     let mut person = Person::new(&shared.keyring, caller, mode, start.assume_yes);
+    person.claims(start.claimed_context.clone());
     let keyring = &shared.keyring;
     let done = keyring.archive(shared, start, &mut person, stream).await?;
     stream

@@ -116,6 +116,7 @@ async fn change(
     }
     let mode = PromptMode::try_from(change.prompt_mode).unwrap_or_default();
     let mut person = Person::new(&shared.keyring, caller, mode, change.assume_yes);
+    person.claims(change.claimed_context.clone());
     person.set_use_last_try(change.use_last_try);
     let done = shared.keyring.change(change, &mut person, stream).await?;
     stream

@@ -101,15 +101,10 @@ pub(super) fn read(start: v1::Start) -> Result<(Head, Plan), Fault> {
         (None, None) => return Err(malformed("a start with nothing to sign")),
         (Some(_), Some(_)) => return Err(malformed("a creation together with a step")),
     };
-    let claimed = start.claimed_context.unwrap_or_default();
     let head = Head {
         gun,
         creation: start.creation,
-        context: ClaimedContext {
-            command: claim(&claimed.command),
-            image: claim(&claimed.image),
-            server: claim(&claimed.server),
-        },
+        context: claimed(start.claimed_context.unwrap_or_default()),
         mode: PromptMode::try_from(start.prompt_mode).unwrap_or_default(),
         allow,
         assume_yes: start.assume_yes,
@@ -344,6 +339,17 @@ fn hash(bytes: &[u8]) -> Result<[u8; 32], Fault> {
     bytes
         .try_into()
         .map_err(|_| malformed("a hash that is not 32 bytes long"))
+}
+
+/// What a caller says of itself, fit to be shown.
+pub(in crate::keyring) fn claimed(claimed: ClaimedContext) -> ClaimedContext {
+    ClaimedContext {
+        command: claim(&claimed.command),
+        image: claim(&claimed.image),
+        server: claim(&claimed.server),
+        terminal: claim(&claimed.terminal),
+        terminal_type: claim(&claimed.terminal_type),
+    }
 }
 
 /// What a caller says of itself, cut and without anything that could move a cursor.
