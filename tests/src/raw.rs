@@ -3,7 +3,10 @@
 //! `signet` asks only for what is right. Here a test writes the messages itself: on the real
 //! socket, by the real protocol, with content of its own.
 
+pub mod attend;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -27,7 +30,7 @@ use crate::lab::command::Run as _;
 /// A connection to an agent.
 #[derive(Debug)]
 pub struct Raw {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     channel: Channel,
     docker_dir: PathBuf,
 }
@@ -264,12 +267,17 @@ impl Raw {
         if home.agent_pid().is_none() {
             home.signet().args(["agent", "start"]).run().ok();
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("threads start");
-        let socket = home.socket();
+        Self::connect_to(home, &home.socket())
+    }
+
+    /// Connects to another socket of the agent of this home, or one that leads to it.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[must_use]
+    pub fn connect_to(home: &Home, socket: &Path) -> Self {
+        let socket = socket.to_owned();
+        let runtime = runtime();
         let connector = tower::service_fn(move |_| {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
@@ -280,10 +288,46 @@ impl Raw {
             .block_on(endpoint.connect_with_connector(connector))
             .expect("the agent listens");
         Self {
-            runtime,
+            runtime: Arc::new(runtime),
             channel,
             docker_dir: home.docker_config().to_path_buf(),
         }
+    }
+
+    /// Speaks on a connection that somebody else has made.
+    ///
+    /// # Panics
+    /// When the agent does not answer there.
+    #[must_use]
+    pub fn on(home: &Home, stream: std::os::unix::net::UnixStream) -> Self {
+        let runtime = runtime();
+        stream.set_nonblocking(true).expect("a socket");
+        let mut stream = Some(stream);
+        let connector = tower::service_fn(move |_| {
+            let stream = stream.take().expect("there is one connection");
+            async move { UnixStream::from_std(stream).map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://signet.invalid");
+        let channel = runtime
+            .block_on(endpoint.connect_with_connector(connector))
+            .expect("the agent listens");
+        Self {
+            runtime: Arc::new(runtime),
+            channel,
+            docker_dir: home.docker_config().to_path_buf(),
+        }
+    }
+
+    /// A call of one message and one answer.
+    ///
+    /// # Errors
+    /// The agent's status.
+    pub fn call<T>(
+        &self,
+        call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let reply = self.runtime.block_on(call(self.channel.clone()));
+        reply.map(tonic::Response::into_inner)
     }
 
     /// Opens a request.
@@ -331,6 +375,14 @@ impl Raw {
             entries
         })
     }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("threads start")
 }
 
 /// One request's stream.
