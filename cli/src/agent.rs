@@ -10,7 +10,7 @@ mod start;
 
 use signet_proto::v1::{
     self, agent_client::AgentClient as Daemon, cards_client::CardsClient, keys_client::KeysClient,
-    log_client::LogClient, signer_client::SignerClient,
+    log_client::LogClient, presence_client::PresenceClient, signer_client::SignerClient,
 };
 use tonic::transport::Channel;
 
@@ -62,6 +62,11 @@ impl AgentClient {
     /// The signature log.
     pub(crate) fn log(&self) -> LogClient<Channel> {
         LogClient::new(self.channel.clone())
+    }
+
+    /// Who answers for requests.
+    pub(crate) fn presence(&self) -> PresenceClient<Channel> {
+        PresenceClient::new(self.channel.clone())
     }
 
     /// Keys of every store.

@@ -5,6 +5,7 @@
 
 mod backup;
 mod card;
+mod grant;
 mod key;
 mod log;
 mod migrate;
@@ -21,6 +22,7 @@ pub(crate) use card::{
     CardArgs, CardAttestArgs, CardCommand, CardForgetArgs, CardPinArgs, CardResetArgs,
     CardSerialArgs, CardSetupArgs,
 };
+pub(crate) use grant::{GrantArgs, GrantCommand, GrantRevokeArgs};
 pub(crate) use key::{
     KeyArgs, KeyCommand, KeyExportArgs, KeyGenerateArgs, KeyImportArgs, KeyMoveArgs, OnCardArgs,
 };
@@ -193,6 +195,16 @@ pub(crate) enum Command {
     Lock,
     /// Hold the keyring open, so that signing asks nothing
     Unlock(UnlockArgs),
+    /// Attend: see what waits, and answer for requests that cannot ask on their own terminal
+    #[command(
+        long_about = "Attend: see what waits, cards and the newest log entries, and answer for \
+                      requests that cannot ask on their own terminal. y or n answers a question, \
+                      t says yes for that terminal session for 15 minutes, Esc declines, l locks, \
+                      q ends. With --json it answers nothing and prints a line for each event"
+    )]
+    Watch,
+    /// Approve requests beforehand: of this terminal session, or digests, each once
+    Grant(GrantArgs),
     /// Agent, keys, expiries and warnings on one screen
     Status,
     /// Look for what keeps keys, cards or the agent from working, each with its fix
@@ -218,10 +230,6 @@ pub(crate) enum Command {
     // Names of later releases: said so, rather than "unrecognized".
     #[command(hide = true)]
     Signer(Reserved),
-    #[command(hide = true)]
-    Grant(Reserved),
-    #[command(hide = true)]
-    Watch(Reserved),
     #[command(hide = true)]
     Plan(Reserved),
     #[command(hide = true)]
@@ -414,21 +422,25 @@ pub(crate) struct ManArgs {
 
 /// Reads `90s`, `15m`, `1h` or bare seconds; one second to one hour.
 fn parse_duration(text: &str) -> Result<u32, String> {
+    match seconds(text)? {
+        seconds @ 1..=3600 => Ok(seconds),
+        _ => Err("must be between one second and one hour".into()),
+    }
+}
+
+/// Reads `90s`, `15m`, `1h` or bare seconds.
+fn seconds(text: &str) -> Result<u32, String> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1),
         Some(b'm') => (&text[..text.len() - 1], 60),
         Some(b'h') => (&text[..text.len() - 1], 3600),
         _ => (text, 1),
     };
-    let seconds = digits
+    digits
         .parse::<u32>()
         .ok()
         .and_then(|number| number.checked_mul(unit))
-        .ok_or("not a duration such as 90s, 15m or 1h")?;
-    match seconds {
-        1..=3600 => Ok(seconds),
-        _ => Err("must be between one second and one hour".into()),
-    }
+        .ok_or_else(|| "not a duration such as 90s, 15m or 1h".to_owned())
 }
 
 #[cfg(test)]

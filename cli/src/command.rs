@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod card;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod grant;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod keyring;
@@ -22,6 +23,7 @@ pub(crate) mod sign;
 pub(crate) mod status;
 pub(crate) mod unlock;
 pub(crate) mod verify;
+pub(crate) mod watch;
 
 use crate::{
     Context,
@@ -43,6 +45,8 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Card(args) => card::run(args, ctx).await,
         Command::Lock => lock::run(ctx).await,
         Command::Unlock(args) => unlock::run(args, ctx).await,
+        Command::Watch => watch::run(ctx).await,
+        Command::Grant(args) => grant::run(args, ctx).await,
         Command::Status => status::run(ctx).await,
         Command::Doctor => doctor::run(ctx).await,
         Command::Log(args) => log::run(args, ctx).await,
@@ -53,12 +57,9 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
         Command::Agent(args) => agent::run(args, ctx).await,
         Command::Completions(args) => completions::run(&args, &ctx.ui),
         Command::Man(args) => man::run(&args, &ctx.ui),
-        Command::Signer(_)
-        | Command::Grant(_)
-        | Command::Watch(_)
-        | Command::Plan(_)
-        | Command::Pull(_)
-        | Command::Run(_) => unreachable!("reserved names are refused before a command runs"),
+        Command::Signer(_) | Command::Plan(_) | Command::Pull(_) | Command::Run(_) => {
+            unreachable!("reserved names are refused before a command runs")
+        }
     }
 }
 
@@ -66,8 +67,6 @@ pub(crate) async fn run(command: Command, ctx: &mut Context) -> Result<(), Failu
 pub(crate) const fn reserved(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Signer(_) => "signer",
-        Command::Grant(_) => "grant",
-        Command::Watch(_) => "watch",
         Command::Plan(_) => "plan",
         Command::Pull(_) => "pull",
         Command::Run(_) => "run",

@@ -301,7 +301,7 @@ const fn changes_secret(command: &Command) -> bool {
 fn meaning(spec: &FdSpec, command: &Command) -> Result<Vec<Answers>, Failure> {
     let Some(what) = spec.what.as_deref() else {
         return match command {
-            Command::Unlock(_) => Ok(vec![Answers::Keyring]),
+            Command::Unlock(_) | Command::Grant(_) => Ok(vec![Answers::Keyring]),
             Command::Backup(_) | Command::Restore(_) => Ok(vec![Answers::Archive]),
             Command::Keyring(args) => {
                 let (KeyringCommand::Passphrase(which) | KeyringCommand::Rotate(which)) =

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use signet_tests::lab::KEYRING_PASSPHRASE;
@@ -62,6 +63,19 @@ fn unattended(home: &Home, args: &[&str]) -> Command {
     command.env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file());
     command.args(args);
     command
+}
+
+/// What is there when somebody begins to look: himself, and the newest entries of the log.
+fn watch(home: &Home, reader: &mut Reader) {
+    let mut watch = signet(home, &["watch", "--json"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().expect("it starts");
+    let lines = BufReader::new(watch.stdout.take().expect("it was asked for")).lines();
+    for line in lines.take(10) {
+        let line = line.expect("its output can be read");
+        let value = serde_json::from_str(&line).expect("each line is JSON");
+        reader.look("signet watch", &value);
+    }
+    watch.kill().and_then(|()| watch.wait()).expect("it ends");
 }
 
 #[test]
@@ -162,6 +176,15 @@ fn every_command_prints_what_its_schema_says() {
 
     // Keyrings and the agent.
     reader.run("signet unlock", &mut unattended(&home, &["unlock"]));
+    reader.run("signet grant", &mut unattended(&home, &["grant"]));
+    let digests = ["grant", "--digest", DIGEST, "--gun", "*/app", "--for", "1h"];
+    reader.run("signet grant", &mut unattended(&home, &digests));
+    reader.run("signet grant list", &mut signet(&home, &["grant", "list"]));
+    reader.run("signet status", &mut signet(&home, &["status"]));
+    let revoke = ["grant", "revoke", "--all"];
+    reader.run("signet grant revoke", &mut signet(&home, &revoke));
+    reader.fail(2, &mut signet(&home, &["grant", "revoke", "1f"]));
+    watch(&home, &mut reader);
     reader.run("signet lock", &mut signet(&home, &["lock"]));
     let mut change = home.with_descriptors(&[(3, KEYRING_PASSPHRASE), (4, "another passphrase")]);
     change.args(["keyring", "passphrase"]);

@@ -4,7 +4,7 @@
 //! order; a question that wants a yes comes from `--yes` or the person. Nobody is asked with
 //! `--no-input`: then the summary goes to stderr, and what no source holds is unavailable.
 
-mod pin;
+pub(crate) mod pin;
 
 use signet_proto::v1::{
     self, NeedConfirm, NeedPassphrase, answer::Answer as Given, need_passphrase::What, prompt::Ask,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Fewest characters of a new secret that is typed.
-const MIN_TYPED: usize = 8;
+pub(crate) const MIN_TYPED: usize = 8;
 
 /// Answers one prompt.
 ///
@@ -136,7 +136,7 @@ fn typed(ask: &NeedPassphrase) -> Asked<Typed> {
 }
 
 /// What a secret opens, as a person calls it.
-fn called(ask: &NeedPassphrase) -> String {
+pub(crate) fn called(ask: &NeedPassphrase) -> String {
     match ask.what() {
         What::Unspecified | What::Keyring => "the keyring".into(),
         What::Root => "the root keyring".into(),

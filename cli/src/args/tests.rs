@@ -58,6 +58,30 @@ fn durations_have_a_unit_and_a_limit() {
 }
 
 #[test]
+fn a_grant_is_for_this_terminal_or_for_digests() {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let parse = |line: &str| parse(&format!("signet grant {line}"));
+    for line in ["", "--here --for 1h", "list", "revoke 1f", "revoke --all"] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    parse(&format!(
+        "--digest {digest} --digest {digest} --for 24h --gun reg/*"
+    ))
+    .unwrap();
+    for line in [
+        &*format!("--here --digest {digest}"),
+        "--digest ab",
+        "--for 2d",
+        "--here list",
+        "revoke",
+        "revoke 1f --all",
+        "revoke ..",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
 fn later_names_take_any_arguments() {
     assert!(matches!(
         parse("signet signer add --to x").unwrap().command,

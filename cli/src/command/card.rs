@@ -13,7 +13,7 @@ use signet_proto::v1::{
     card_change::Change,
 };
 
-pub(crate) use list::{table, to_json, warnings};
+pub(crate) use list::{state, table, to_json, warnings};
 
 use crate::{
     Context,

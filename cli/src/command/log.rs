@@ -96,7 +96,8 @@ fn lines(entry: &LogEntry) -> Vec<String> {
     all
 }
 
-fn to_json(entry: &LogEntry) -> Value {
+/// An entry as scripts see it.
+pub(crate) fn to_json(entry: &LogEntry) -> Value {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
         "number": entry.number,

@@ -3,9 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use signet_proto::v1::{CollectionInfo, ListKeysReply, StatusReply, StatusRequest};
+use signet_proto::v1::{AttendantInfo, CollectionInfo, ListKeysReply, StatusReply, StatusRequest};
 
-use super::{card, key};
+use super::{card, grant, key};
 use crate::{
     Context,
     collection::server::configured_servers,
@@ -139,6 +139,9 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
             format!("{} {role}: {when}", escape(&collection.gun)),
         ]);
     }
+    for attendant in &status.attendants {
+        rows.push(vec!["attends".into(), attends(attendant, now)]);
+    }
     for line in columns(&rows) {
         ctx.ui.data(line);
     }
@@ -154,6 +157,12 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
     for line in card::table(&status.cards) {
         ctx.ui.data(line);
     }
+    if !status.grants.is_empty() {
+        ctx.ui.data("");
+    }
+    for line in grant::table(&status.grants) {
+        ctx.ui.data(line);
+    }
     // Facts like the others here: on stdout, unlike warnings beside other work.
     let warnings = warnings(ctx, status);
     let mut problems = key::problems(&keys.keys, &keys.problems);
@@ -165,6 +174,30 @@ fn print(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) {
     for warning in problems.into_iter().chain(warnings) {
         ctx.ui.data(format_args!("warning: {}", escape(&warning)));
     }
+}
+
+/// Who answers for requests, in one line.
+fn attends(who: &AttendantInfo, now: i64) -> String {
+    let terminal = match who.terminal.as_str() {
+        "" => String::new(),
+        terminal => format!(" on {}", escape(terminal)),
+    };
+    format!(
+        "{}, pid {}{terminal}, for {}",
+        escape(&who.exe),
+        who.pid,
+        span(now.saturating_sub(who.since).max(0))
+    )
+}
+
+/// The same as scripts see it.
+pub(crate) fn attendant(who: &AttendantInfo) -> Value {
+    json!({
+        "pid": who.pid,
+        "exe": who.exe,
+        "terminal": (!who.terminal.is_empty()).then_some(&who.terminal),
+        "since": rfc3339(who.since),
+    })
 }
 
 fn to_json(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) -> Value {
@@ -200,6 +233,8 @@ fn to_json(ctx: &Context, status: &StatusReply, keys: &ListKeysReply) -> Value {
             "expires_role": (!one.expires_role.is_empty()).then_some(&one.expires_role),
         })).collect::<Vec<_>>(),
         "log": { "entries": status.log_entries, "head": hex::encode(&status.log_head) },
+        "attendants": status.attendants.iter().map(attendant).collect::<Vec<_>>(),
+        "grants": status.grants.iter().map(grant::to_json).collect::<Vec<_>>(),
         "warnings": warnings(ctx, status),
     })
 }

@@ -120,7 +120,7 @@ fn typed(ask: &NeedPin, chosen: Option<&Held>, may_be_made: bool) -> Asked<Typed
 }
 
 /// The question, in one line.
-fn line(ask: &NeedPin, may_be_made: bool) -> String {
+pub(crate) fn line(ask: &NeedPin, may_be_made: bool) -> String {
     let what = match ask.what() {
         What::Unspecified | What::Pin => "PIN of the",
         What::Puk => "PUK of the",
@@ -157,7 +157,7 @@ fn is_touch(typed: &[u8]) -> bool {
 }
 
 /// Why this is not sent to the card; nothing when it is.
-fn fault(what: What, typed: &[u8], chosen: Option<&Held>) -> Option<&'static str> {
+pub(crate) fn fault(what: What, typed: &[u8], chosen: Option<&Held>) -> Option<&'static str> {
     if is_touch(typed) {
         return Some(TOUCH);
     }

@@ -93,7 +93,7 @@ pub(crate) fn table(cards: &[CardInfo]) -> Vec<String> {
 }
 
 /// How a card is, in a word or two.
-fn state(info: &CardInfo) -> &'static str {
+pub(crate) fn state(info: &CardInfo) -> &'static str {
     if !info.present {
         "absent"
     } else if !info.problem.is_empty() {
