@@ -559,7 +559,7 @@ mod tests {
         let error = parse("colour = 1").unwrap_err();
         assert!(
             error.contains(
-                "there are attestation_roots, card_idle, cards, default_store, docker_dir, forward, \
+                "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
                  forward, lock, log, max_request_mib, notify, policy, presence, unlock"
             ),
             "{error}"
