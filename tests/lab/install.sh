@@ -59,6 +59,10 @@ wanted=(
   '/usr/lib/*/opensc-pkcs11.so opensc-pkcs11'
   '/usr/lib/python3*/ensurepip/__init__.py python3-venv'
   '/usr/include/python3.*/Python.h python3-dev'
+  # The desktop: a message bus, services mocked on it, and somebody who calls them.
+  '/usr/bin/dbus-daemon dbus-daemon'
+  '/usr/bin/gdbus libglib2.0-bin'
+  '/usr/lib/python3/dist-packages/dbusmock/__main__.py python3-dbusmock'
 )
 
 # What compiling alone needs.

@@ -12,6 +12,7 @@
 //! Everything that a lab starts ends with it: by [`Drop`], or, when the test itself is killed, by
 //! a keeper process that notices.
 
+pub mod bus;
 pub mod cards;
 mod certs;
 pub mod command;
