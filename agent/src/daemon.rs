@@ -8,6 +8,7 @@ pub mod caller;
 pub mod harden;
 pub(crate) mod helper;
 pub mod incoming;
+pub mod sandbox;
 pub mod socket;
 
 use std::{
@@ -26,6 +27,7 @@ use tracing_subscriber::{
 use self::{
     arguments::Arguments,
     incoming::Incoming,
+    sandbox::Sandbox,
     socket::{Home, Socket},
 };
 use crate::{
@@ -110,6 +112,20 @@ fn serve(background: bool) -> anyhow::Result<()> {
         .docker_dir
         .clone()
         .unwrap_or_else(|| endpoint.docker.clone());
+    if let Some(directory) = endpoint.socket.parent() {
+        socket::private_directory(directory)?;
+    }
+    // Before there are threads: each inherits it.
+    Sandbox {
+        home: home.path(),
+        config: &endpoint.config,
+        docker: &docker_dir,
+        sockets: endpoint.socket.parent(),
+        witness: config.witnesses.file(),
+        roots: config.attestation_roots.as_deref(),
+    }
+    .apply()
+    .context("cannot give up what the agent does not need")?;
     let keyring = Keyring::open(home.path(), &docker_dir, &config)?;
     let (socket, forward) = Socket::inherited()?;
     let socket = match socket {

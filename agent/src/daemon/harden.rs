@@ -120,10 +120,11 @@ fn code(line: &str) -> Option<Range<usize>> {
     Some(address(start)?..address(end)?)
 }
 
-/// Findings about memory that a secret could leave through, one line each, with the fix.
+/// What the system around the agent does not do for it (see [`super::sandbox`]), and findings about
+/// memory that a secret could leave through; one line each, with the fix.
 #[must_use]
 pub fn warnings() -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = super::sandbox::warnings().to_vec();
     let limit = rustix::process::getrlimit(Resource::Memlock).current;
     if let Some(bytes) = limit.filter(|bytes| *bytes < SMALL_MEMLOCK) {
         found.push(format!(

@@ -6,8 +6,8 @@
 //! the request for them adds, no other descriptor. What they say is bounded, and so is their time;
 //! one whose [`Child`] is dropped is killed with everything that it started.
 //!
-//! The helper also tells which program a process runs, which the kernel does not show to those in a
-//! sandbox.
+//! The helper also tells what a process runs and whether it uses cards, which the kernel does not
+//! show to those in a sandbox.
 //!
 //! Where no helper was forked (the library in somebody else's process), a thread does its work.
 
@@ -39,7 +39,7 @@ use rustix::{
 
 use self::{
     process::Ends,
-    wire::{MAX_PACKET, News, Spawn},
+    wire::{MAX_PACKET, News, Question, Spawn},
 };
 
 /// Bytes kept of what a command says; the rest is read and dropped.
@@ -359,38 +359,54 @@ fn read(stdout: &mut File, said: &mut Vec<u8>) -> io::Result<bool> {
 /// What a process runs: the path, as `/proc` shows it, and the file, open. Either is missing where
 /// the kernel does not tell.
 pub(super) fn program_of(pid: i32) -> (Option<PathBuf>, Option<File>) {
-    let Some(helper) = FORKED.get() else {
-        let place = format!("/proc/{pid}/exe");
-        return (std::fs::read_link(&place).ok(), File::open(&place).ok());
-    };
-    let mut questions = helper
-        .questions
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    if questions.silent {
-        return (None, None);
+    match FORKED.get() {
+        None => process::program_of(pid),
+        Some(helper) => helper.ask(Question::Program, pid).unwrap_or_default(),
     }
-    match questions.ask(pid) {
-        Ok(told) => told,
-        Err(error) => {
-            questions.silent = true;
-            tracing::warn!(
-                %error,
-                "the helper process does not answer: callers' programs are unknown until the agent \
-                 is restarted"
-            );
-            (None, None)
+}
+
+/// Whether a process, of our own user, is a client of pcscd; only ones that let others look tell.
+pub(crate) fn uses_cards(pid: i32) -> bool {
+    match FORKED.get() {
+        None => process::uses_cards(pid),
+        Some(helper) => helper
+            .ask(Question::Cards, pid)
+            .is_some_and(|(yes, _)| yes.is_some()),
+    }
+}
+
+impl Helper {
+    /// Asks about a process; `None` when the helper does not answer, which is said once.
+    fn ask(&self, question: Question, pid: i32) -> Option<(Option<PathBuf>, Option<File>)> {
+        let mut questions = self
+            .questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if questions.silent {
+            return None;
+        }
+        match questions.ask(question, pid) {
+            Ok(told) => Some(told),
+            Err(error) => {
+                questions.silent = true;
+                tracing::warn!(
+                    %error,
+                    "the helper process does not answer: callers' programs are unknown until the \
+                     agent is restarted"
+                );
+                None
+            }
         }
     }
 }
 
 impl Questions {
-    fn ask(&mut self, pid: i32) -> io::Result<(Option<PathBuf>, Option<File>)> {
+    fn ask(&mut self, question: Question, pid: i32) -> io::Result<(Option<PathBuf>, Option<File>)> {
         self.number += 1;
-        wire::send(&self.socket, &wire::ask_program(self.number, pid), &[])?;
+        wire::send(&self.socket, &wire::ask(self.number, question, pid), &[])?;
         let mut buffer = [0; 8 + MAX_PATH];
         let (len, fds) = wire::receive(&self.socket, &mut buffer)?;
-        let told = buffer.get(..len).and_then(wire::read_program);
+        let told = buffer.get(..len).and_then(wire::read_told);
         let (number, path) = told.ok_or_else(|| io::Error::other("it is gone"))?;
         if number != self.number {
             return Err(io::Error::other("it answers another question"));

@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -20,7 +22,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
-use super::wire::{self, MAX_PACKET, News, Spawn};
+use super::wire::{self, MAX_PACKET, News, Question, Spawn};
 
 /// Programs that run at once; one more is refused.
 const MAX_RUNNING: usize = 64;
@@ -169,21 +171,39 @@ pub(super) fn serve(ends: &Ends) {
     }
 }
 
-/// Tells what one process runs; false when nobody asks any more.
+/// Tells of one process; false when nobody asks any more.
 fn answer(questions: &OwnedFd, buffer: &mut [u8]) -> bool {
     let len = match wire::receive(questions, buffer) {
         Ok((0, _)) | Err(_) => return false,
         Ok((len, _)) => len,
     };
-    let Some((number, pid)) = buffer.get(..len).and_then(wire::read_ask) else {
+    let Some((number, question, pid)) = buffer.get(..len).and_then(wire::read_ask) else {
         return true;
     };
+    match question {
+        Question::Program => {
+            let (path, program) = program_of(pid);
+            let fds: Vec<BorrowedFd<'_>> = program.iter().map(File::as_fd).collect();
+            let packet = wire::tell(number, path.as_deref().map(Path::as_os_str));
+            wire::send(questions, &packet, &fds).is_ok()
+        }
+        Question::Cards => {
+            let yes = uses_cards(pid).then_some(OsStr::new("yes"));
+            wire::send(questions, &wire::tell(number, yes), &[]).is_ok()
+        }
+    }
+}
+
+/// What a process runs: the path, as `/proc` shows it, and the file.
+pub(super) fn program_of(pid: i32) -> (Option<PathBuf>, Option<File>) {
     let place = format!("/proc/{pid}/exe");
-    let path = fs::read_link(&place).ok();
-    let program = File::open(&place).ok();
-    let fds: Vec<BorrowedFd<'_>> = program.iter().map(File::as_fd).collect();
-    let packet = wire::tell_program(number, path.as_deref().map(std::path::Path::as_os_str));
-    wire::send(questions, &packet, &fds).is_ok()
+    (fs::read_link(&place).ok(), File::open(&place).ok())
+}
+
+/// Whether a process has the library of pcscd's clients loaded; only our own user's tell.
+pub(super) fn uses_cards(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/maps"))
+        .is_ok_and(|maps| maps.contains("libpcsclite.so"))
 }
 
 /// Starts one program; false when nobody orders any more.

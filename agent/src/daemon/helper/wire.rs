@@ -123,31 +123,51 @@ impl News {
     }
 }
 
-/// The program of a process is asked for: a number that the answer repeats, and its ID.
-pub(super) fn ask_program(number: u64, pid: i32) -> [u8; 12] {
-    let mut packet = [0; 12];
+/// What is asked about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Its program.
+    Program,
+    /// Whether it has the library of pcscd's clients loaded.
+    Cards,
+}
+
+/// A number that the answer repeats, what is asked, and the process's ID.
+pub(super) fn ask(number: u64, question: Question, pid: i32) -> [u8; 13] {
+    let mut packet = [0; 13];
     let (first, second) = packet.split_at_mut(8);
     first.copy_from_slice(&number.to_le_bytes());
-    second.copy_from_slice(&pid.to_le_bytes());
+    let (first, second) = second.split_at_mut(4);
+    first.copy_from_slice(&pid.to_le_bytes());
+    second.fill(match question {
+        Question::Program => b'P',
+        Question::Cards => b'C',
+    });
     packet
 }
 
-/// The reverse of [`ask_program`].
-pub(super) fn read_ask(packet: &[u8]) -> Option<(u64, i32)> {
-    let (number, pid) = packet.split_first_chunk()?;
-    let pid = i32::from_le_bytes(pid.try_into().ok()?);
-    (pid > 0).then_some((u64::from_le_bytes(*number), pid))
+/// The reverse of [`ask`].
+pub(super) fn read_ask(packet: &[u8]) -> Option<(u64, Question, i32)> {
+    let (number, rest) = packet.split_first_chunk()?;
+    let (pid, rest) = rest.split_first_chunk()?;
+    let pid = i32::from_le_bytes(*pid);
+    let question = match rest {
+        b"P" => Question::Program,
+        b"C" => Question::Cards,
+        _ => return None,
+    };
+    (pid > 0).then_some((u64::from_le_bytes(*number), question, pid))
 }
 
-/// The number, then the path where the program is known.
-pub(super) fn tell_program(number: u64, path: Option<&OsStr>) -> Vec<u8> {
+/// The number, then the path where the program is known, or any word that means yes.
+pub(super) fn tell(number: u64, path: Option<&OsStr>) -> Vec<u8> {
     let mut packet = number.to_le_bytes().to_vec();
     packet.extend(path.map_or(&[][..], OsStr::as_bytes));
     packet
 }
 
-/// The reverse of [`tell_program`].
-pub(super) fn read_program(packet: &[u8]) -> Option<(u64, Option<OsString>)> {
+/// The reverse of [`tell`].
+pub(super) fn read_told(packet: &[u8]) -> Option<(u64, Option<OsString>)> {
     let (number, path) = packet.split_first_chunk()?;
     let path = (!path.is_empty()).then(|| OsString::from_vec(path.to_owned()));
     Some((u64::from_le_bytes(*number), path))
@@ -233,12 +253,15 @@ mod tests {
 
     #[test]
     fn questions_and_answers_about_a_process_are_read_strictly() {
-        assert_eq!(read_ask(&ask_program(7, 4711)), Some((7, 4711)));
-        assert_eq!(read_ask(&ask_program(7, -1)), None);
+        for question in [Question::Program, Question::Cards] {
+            let packet = ask(7, question, 4711);
+            assert_eq!(read_ask(&packet), Some((7, question, 4711)));
+            assert_eq!(read_ask(&ask(7, question, -1)), None);
+        }
         assert_eq!(read_ask(b"short"), None);
-        let told = tell_program(7, Some(OsStr::new("/bin/x")));
-        assert_eq!(read_program(&told), Some((7, Some("/bin/x".into()))));
-        assert_eq!(read_program(&tell_program(8, None)), Some((8, None)));
+        let told = tell(7, Some(OsStr::new("/bin/x")));
+        assert_eq!(read_told(&told), Some((7, Some("/bin/x".into()))));
+        assert_eq!(read_told(&tell(8, None)), Some((8, None)));
         assert!(News::decode(b"E").is_none() && News::decode(b"X\0\0\0\0").is_none());
     }
 }

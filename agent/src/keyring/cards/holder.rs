@@ -1,9 +1,8 @@
 //! Who else uses cards just now, as far as the kernel tells: for the words of a person who waits.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
+
+use crate::daemon::helper;
 
 /// Where clients of pcscd connect (pcsc-lite).
 const SOCKETS: [&str; 2] = ["/run/pcscd/pcscd.comm", "/var/run/pcscd/pcscd.comm"];
@@ -36,8 +35,7 @@ pub(in crate::keyring) fn holder() -> String {
         if pid == own {
             continue;
         }
-        let path = process.path();
-        let Ok(program) = fs::read_to_string(path.join("comm")) else {
+        let Ok(program) = fs::read_to_string(process.path().join("comm")) else {
             continue;
         };
         let program = signet_trust::payload::escape(program.trim());
@@ -47,7 +45,7 @@ pub(in crate::keyring) fn holder() -> String {
         if KNOWN.contains(&program.as_str()) {
             return format!("{program} (pid {pid})");
         }
-        if uses_library(&path) {
+        if uses_library(pid) {
             clients.push(format!("{program} (pid {pid})"));
         }
     }
@@ -58,10 +56,8 @@ pub(in crate::keyring) fn holder() -> String {
     }
 }
 
-/// Whether a process has the library of pcscd's clients loaded; only our own user's tell.
-fn uses_library(process: &Path) -> bool {
-    let socket = SOCKETS.iter().any(|socket| PathBuf::from(socket).exists());
-    socket
-        && fs::read_to_string(process.join("maps"))
-            .is_ok_and(|maps| maps.contains("libpcsclite.so"))
+/// Whether a process is a client of pcscd.
+fn uses_library(pid: u32) -> bool {
+    let served = SOCKETS.iter().any(|socket| Path::new(socket).exists());
+    served && i32::try_from(pid).is_ok_and(helper::uses_cards)
 }

@@ -42,6 +42,14 @@ pub struct Witnesses {
 }
 
 impl Witnesses {
+    /// The witness file, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.witness {
+            Some(Witness::File(path)) => Some(path),
+            Some(Witness::Command(_)) | None => None,
+        }
+    }
+
     /// Tells everybody; what fails is logged.
     pub(super) fn tell(&self, line: &str) {
         if !self.no_journal
