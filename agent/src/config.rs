@@ -6,6 +6,7 @@
 //! unlock = "15m"                  # how long a typed passphrase is held; an hour at most
 //! max_request_mib = 32            # largest request, base and documents together; 100 at most
 //! card_idle = "30s"               # an unused card is given back to other programs after this
+//! idle_exit = "10m"               # end when nobody was connected for so long and nothing is held
 //! attestation_roots = "/etc/…"    # PEM: what attestations of YubiKeys are verified against
 //!
 //! [[policy]]                      # what is allowed: see `policy.rs`
@@ -69,6 +70,8 @@ pub struct Config {
     pub max_request: u64,
     /// How long an unused card is kept from other programs that want it for themselves.
     pub card_idle: Duration,
+    /// How long nobody is connected before the agent ends by itself; it never does unless told to.
+    pub idle_exit: Option<Duration>,
     /// What attestations are verified against.
     pub attestation_roots: Option<PathBuf>,
     /// Cards that keep the PIN between signatures.
@@ -142,13 +145,14 @@ pub enum ConfigError {
 const FILE: &str = "agent.toml";
 /// A few settings; whoever needs more than this wrote something else.
 const MAX_FILE: u64 = 64 * 1024;
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "attestation_roots",
     "card_idle",
     "cards",
     "default_store",
     "docker_dir",
     "forward",
+    "idle_exit",
     "lock",
     "log",
     "max_request_mib",
@@ -157,6 +161,8 @@ const SETTINGS: [&str; 13] = [
     "presence",
     "unlock",
 ];
+/// The longest `idle_exit`.
+const MAX_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of a request unless configured otherwise: collections of some 100,000 tags.
 const DEFAULT_REQUEST: u64 = 32 * MIB;
 /// The most that can be configured.
@@ -171,6 +177,7 @@ impl Default for Config {
             unlock: DEFAULT_HOLD,
             max_request: DEFAULT_REQUEST,
             card_idle: DEFAULT_IDLE,
+            idle_exit: None,
             attestation_roots: None,
             leave_verified: BTreeSet::new(),
             desktop: desktop::Settings::default(),
@@ -273,6 +280,13 @@ impl Config {
                             "a table with keys = [\"…\"]: labels, or at least 7 digits of IDs",
                         )
                     })?;
+                }
+                "idle_exit" => {
+                    let time = value.as_str().and_then(duration);
+                    let time = time.filter(|time| *time <= MAX_IDLE);
+                    config.idle_exit = Some(time.ok_or_else(|| {
+                        wrong("idle_exit", "a time such as \"10m\", at most \"24h\"")
+                    })?);
                 }
                 "log" => {
                     config.witnesses = witnesses(value).ok_or_else(|| {
@@ -502,7 +516,7 @@ mod tests {
     fn every_setting_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let text = "default_store = \"docker\"\ndocker_dir = \"/d\"\nunlock = \"1h\"\n\
-                    max_request_mib = 100\ncard_idle = \"5m\"\nattestation_roots = \"/r.pem\"\n\
+                    max_request_mib = 100\ncard_idle = \"5m\"\nidle_exit = \"10m\"\nattestation_roots = \"/r.pem\"\n\
                     [log]\njournal = false\nwitness = [\"/bin/w\", \"x\"]\n\
                     [forward]\nkeys = [\"release\"]\n\
                     [presence]\npinentry = \"off\"\n\
@@ -517,6 +531,7 @@ mod tests {
                 unlock: MAX_HOLD,
                 max_request: MAX_REQUEST,
                 card_idle: Duration::from_secs(300),
+                idle_exit: Some(Duration::from_secs(600)),
                 attestation_roots: Some("/r.pem".into()),
                 leave_verified: BTreeSet::from([123]),
                 forward: vec!["release".to_owned()],
@@ -560,7 +575,7 @@ mod tests {
         assert!(
             error.contains(
                 "there are attestation_roots, card_idle, cards, default_store, docker_dir, \
-                 forward, lock, log, max_request_mib, notify, policy, presence, unlock"
+                 forward, idle_exit, lock, log, max_request_mib, notify, policy, presence, unlock"
             ),
             "{error}"
         );
@@ -575,6 +590,7 @@ mod tests {
             "unlock = \"0s\"",
             "unlock = \"15é\"",
             "unlock = 15",
+            "idle_exit = \"25h\"",
             "unlock = \"99999999999999999999s\"",
             "docker_dir = \"relative\"",
             "default_store = \"usb\"",

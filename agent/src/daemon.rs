@@ -8,6 +8,7 @@ pub mod caller;
 pub mod harden;
 pub(crate) mod helper;
 pub mod incoming;
+mod life;
 pub mod sandbox;
 pub mod socket;
 
@@ -45,6 +46,9 @@ const STACK: usize = 1024 * 1024;
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long threads may take to end after that.
 const LAST: Duration = Duration::from_secs(5);
+
+/// Two for each connection (it, and its process), and what stores and buses have open.
+const DESCRIPTORS: u64 = 2 * incoming::CONNECTIONS as u64 + 256;
 
 /// Exit code by which `signet` knows that the ledger does not hold.
 const DAMAGED: u8 = 3;
@@ -104,6 +108,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
     std::env::set_current_dir("/").context("cannot change to /")?;
     // Before anything is opened that it should not have.
     helper::fork().context("cannot start the helper process")?;
+    harden::more_descriptors(DESCRIPTORS);
     log();
     let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
     let config = Config::load(&endpoint.config)?;
@@ -177,6 +182,7 @@ fn serve(background: bool) -> anyhow::Result<()> {
                 desktop::follow(&shared.keyring, desktop, &buses).await;
             })
         };
+        let feeding = tokio::spawn(life::feed_watchdog(Arc::clone(&shared)));
         // Without a supervisor there is nobody to tell.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let served = run(listener, forward, shared, async move {
@@ -188,8 +194,9 @@ fn serve(background: bool) -> anyhow::Result<()> {
         .await;
         reloading.abort();
         following.abort();
+        feeding.abort();
         // They hold the stores, which are not closed before they are gone.
-        let _ = tokio::join!(reloading, following);
+        let _ = tokio::join!(reloading, following, feeding);
         served
     });
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
@@ -238,10 +245,18 @@ pub async fn run(
     if let Some(forward) = forward {
         incoming = incoming.and_forwarded(tokio::net::UnixListener::from_std(forward)?);
     }
+    let connected = incoming.connected();
+    let unneeded = async {
+        match shared.idle_exit {
+            Some(time) => life::unneeded(Arc::clone(&shared), connected, time).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut asked = shared.stopping();
     let stop = async {
         tokio::select! {
             () = shutdown => {}
+            () = unneeded => {}
             // A sender that is gone asks for the end as well.
             _ = asked.wait_for(|stopping| *stopping) => {}
         }

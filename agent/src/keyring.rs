@@ -272,6 +272,22 @@ impl Keyring {
             .await
     }
 
+    /// What would be lost if the agent ended now, in words for the log; `None`: nothing.
+    pub(crate) async fn would_lose(&self) -> Result<Option<&'static str>, Fault> {
+        let key = self
+            .file
+            .run(|store| !store.status().held.is_empty())
+            .await?
+            || self.docker.run(|store| store.holds()).await?;
+        if key {
+            return Ok(Some("an unlocked key"));
+        }
+        if self.cards.hold_pins().await {
+            return Ok(Some("the PIN of a card"));
+        }
+        Ok((!self.approvals.list().is_empty()).then_some("a grant"))
+    }
+
     /// Forgets every held secret; whether there was one.
     pub(crate) async fn lock(&self) -> Result<bool, Fault> {
         self.lock_because("").await

@@ -13,7 +13,7 @@ pub mod status;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use signet_proto::v1::{SignEvent, SignRequest};
@@ -52,6 +52,8 @@ pub struct Shared {
     pub(crate) room: Arc<Semaphore>,
     /// Bytes of one request.
     pub(crate) max_request: u64,
+    /// How long nobody is connected before the agent ends by itself.
+    pub(crate) idle_exit: Option<Duration>,
     stopping: watch::Sender<bool>,
 }
 
@@ -69,6 +71,7 @@ impl Shared {
             started_at: now(),
             room: Arc::new(Semaphore::new(IN_FLIGHT / Self::UNIT)),
             max_request: config.max_request,
+            idle_exit: config.idle_exit,
             stopping: watch::Sender::new(false),
         }
     }

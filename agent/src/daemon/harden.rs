@@ -48,6 +48,21 @@ pub fn leave_caller() {
     }
 }
 
+/// Raises the number of descriptors that the process may have open to `wanted`, as far as the system
+/// allows. (The usual first limit, 1,024, is for programs that use select(2).)
+pub fn more_descriptors(wanted: u64) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    if limit.current.is_some_and(|now| now < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
+        // Then connections wait, as they do when there are too many.
+        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    }
+}
+
 /// Turns stderr to `/dev/null`, which ends the pipe of the command that waits for the agent to be
 /// ready: from here on nobody reads it.
 ///

@@ -11,17 +11,20 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Sleep,
 };
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use super::{caller::Caller, harden};
 
-/// Connections served at once; one more waits in the kernel's queue.
-const CONNECTIONS: usize = 128;
+/// Connections served at once; one more waits in the kernel's queue. Most of them are idle.
+pub(super) const CONNECTIONS: usize = 640;
 /// Connections of other machines served at once.
 const FORWARDED: usize = 16;
+/// How long a connection may take to say its first byte: a place is for who wants something.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// Pause after the system could not give us a connection (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,6 +37,8 @@ type Accepting = Pin<Box<dyn Future<Output = Connection> + Send>>;
 pub struct Incoming {
     door: Arc<Door>,
     next: Option<Accepting>,
+    /// How many are connected.
+    connected: Arc<watch::Sender<usize>>,
     /// Of the forward socket.
     forwarded: Option<Box<Self>>,
 }
@@ -60,17 +65,23 @@ impl Incoming {
     /// Of this listener.
     #[must_use]
     pub fn new(listener: UnixListener) -> Self {
-        Self::of(listener, false)
+        Self::of(listener, false, Arc::default())
     }
 
     /// And of the forward socket's.
     #[must_use]
     pub fn and_forwarded(mut self, listener: UnixListener) -> Self {
-        self.forwarded = Some(Box::new(Self::of(listener, true)));
+        let connected = Arc::clone(&self.connected);
+        self.forwarded = Some(Box::new(Self::of(listener, true, connected)));
         self
     }
 
-    fn of(listener: UnixListener, forwards: bool) -> Self {
+    /// Tells how many are connected.
+    pub(super) fn connected(&self) -> watch::Receiver<usize> {
+        self.connected.subscribe()
+    }
+
+    fn of(listener: UnixListener, forwards: bool, connected: Arc<watch::Sender<usize>>) -> Self {
         let places = if forwards { FORWARDED } else { CONNECTIONS };
         Self {
             door: Arc::new(Door {
@@ -79,12 +90,13 @@ impl Incoming {
                 forwards,
             }),
             next: None,
+            connected,
             forwarded: None,
         }
     }
 }
 
-async fn accept(door: Arc<Door>) -> Connection {
+async fn accept(door: Arc<Door>, connected: Arc<watch::Sender<usize>>) -> Connection {
     let place = Arc::clone(&door.places)
         .acquire_owned()
         .await
@@ -103,9 +115,12 @@ async fn accept(door: Arc<Door>) -> Connection {
             Ok((stream, _)) => match Caller::of(&stream) {
                 Ok(mut caller) => {
                     caller.forwarded = door.forwards;
+                    connected.send_modify(|connected| *connected += 1);
                     return Connection {
                         stream,
                         caller: Arc::new(caller),
+                        silent: Some(Box::pin(tokio::time::sleep(FIRST_BYTE))),
+                        _leaving: Leaving(connected),
                         _place: place,
                     };
                 }
@@ -131,10 +146,10 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let door = &this.door;
+        let (door, connected) = (&this.door, &this.connected);
         let next = this
             .next
-            .get_or_insert_with(|| Box::pin(accept(Arc::clone(door))));
+            .get_or_insert_with(|| Box::pin(accept(Arc::clone(door), Arc::clone(connected))));
         if let Poll::Ready(connection) = next.as_mut().poll(context) {
             this.next = None;
             return Poll::Ready(Some(Ok(connection)));
@@ -151,7 +166,20 @@ impl Stream for Incoming {
 pub struct Connection {
     stream: UnixStream,
     caller: Arc<Caller>,
+    /// Until it has said something.
+    silent: Option<Pin<Box<Sleep>>>,
+    _leaving: Leaving,
     _place: OwnedSemaphorePermit,
+}
+
+/// Counts a connection out.
+#[derive(Debug)]
+struct Leaving(Arc<watch::Sender<usize>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.send_modify(|connected| *connected -= 1);
+    }
 }
 
 impl Connected for Connection {
@@ -168,7 +196,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.silent = None;
+        } else if let Some(silent) = &mut self.silent
+            && silent.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

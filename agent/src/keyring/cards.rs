@@ -317,6 +317,24 @@ impl Cards {
         self.inner.changes.subscribe()
     }
 
+    /// Whether a card's PIN is held. A card that does not tell in time is busy, and so may hold one.
+    pub(super) async fn hold_pins(&self) -> bool {
+        let workers: Vec<CardWorker> = {
+            let state = self.inner.lock();
+            let there = state.readers.values();
+            there.map(|there| Arc::clone(&there.worker)).collect()
+        };
+        for worker in workers {
+            let held = worker.run(|store| store.holds_pin());
+            match timeout_at(Instant::now() + LOCKING, held).await {
+                // A card that is gone has forgotten.
+                Ok(Ok(false) | Err(_)) => {}
+                Ok(Ok(true)) | Err(_) => return true,
+            }
+        }
+        false
+    }
+
     /// Forgets every PIN; whether one was held.
     pub(super) async fn lock(&self) -> bool {
         let workers: Vec<CardWorker> = {

@@ -201,6 +201,14 @@ impl DockerStore {
         )
     }
 
+    /// Whether a key is held open.
+    pub(crate) fn holds(&self) -> bool {
+        let now = (self.clock)();
+        self.held
+            .values()
+            .any(|held| !held.grants.list(now).is_empty())
+    }
+
     /// Opens a file that was found, asking for its passphrase whatever is held.
     fn open_found(
         &mut self,
