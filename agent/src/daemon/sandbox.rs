@@ -109,7 +109,10 @@ impl Sandbox<'_> {
         // empty, and stays so until the agent is started anew.
         let _ = DirBuilder::new().mode(0o700).create(self.docker);
         // Whoever writes settings later has them read at the next SIGHUP.
-        let _ = DirBuilder::new().mode(0o700).create(self.config);
+        let _ = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.config);
         let mut missing = Vec::new();
         match self.landlock()? {
             RulesetStatus::FullyEnforced => {}
