@@ -264,3 +264,24 @@ pub fn write_script(path: &Path, text: &str) {
     fs::write(path, text).expect("the directory is ours");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the file is ours");
 }
+
+/// Heading and shell blocks of each section of a guide in `docs/guides`.
+///
+/// # Panics
+/// When there is no such guide.
+#[must_use]
+pub fn sections(guide: &str) -> Vec<(String, Vec<String>)> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/guides")
+        .join(guide);
+    let guide = fs::read_to_string(file).expect("the guide is there");
+    let sections = guide.split("\n## ").skip(1);
+    sections
+        .map(|section| {
+            let (heading, text) = section.split_once('\n').expect("a heading ends");
+            let blocks = text.split("```sh\n").skip(1);
+            let blocks = blocks.map(|block| block.split("```").next().unwrap_or(block).to_owned());
+            (heading.to_owned(), blocks.collect())
+        })
+        .collect()
+}

@@ -1,5 +1,8 @@
 //! Requests of other machines: what they may do, who is asked, and that nobody there is.
 
+#[path = "forward/guide.rs"]
+mod guide;
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,30 +1,15 @@
 //! `docs/guides/new-machine.md` works as it is written: its shell blocks, in order, each on the
 //! machine that its heading names.
 
-use std::fs;
 use std::path::Path;
 
 use signet_tests::lab::command::clean;
 use signet_tests::lab::ssh::Ssh;
 use signet_tests::lab::{REPOSITORY_PASSPHRASE, ROOT_PASSPHRASE};
+use signet_tests::steps::sections;
 use signet_tests::{Home, Lab, Output, Run};
 
 use super::{key_files, state, with_keys};
-
-/// Heading and shell blocks of each section.
-fn sections() -> Vec<(String, Vec<String>)> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/new-machine.md");
-    let guide = fs::read_to_string(file).expect("the guide is there");
-    let sections = guide.split("\n## ").skip(1);
-    sections
-        .map(|section| {
-            let (heading, text) = section.split_once('\n').expect("a heading ends");
-            let blocks = text.split("```sh\n").skip(1);
-            let blocks = blocks.map(|block| block.split("```").next().unwrap_or(block).to_owned());
-            (heading.to_owned(), blocks.collect())
-        })
-        .collect()
-}
 
 /// Runs a block in `dir`; what a person would type comes from descriptors and files.
 fn run(home: &Home, dir: &Path, ssh: &Ssh, block: &str) -> Output {
@@ -65,7 +50,7 @@ fn moved(old: &Home, new: &Home) {
 #[test]
 fn the_guide_moves_the_keys_by_ssh_and_by_files() {
     let mut lab = Lab::builder().build();
-    let (by_ssh, by_files): (Vec<_>, Vec<_>) = sections()
+    let (by_ssh, by_files): (Vec<_>, Vec<_>) = sections("new-machine.md")
         .into_iter()
         .partition(|(heading, _)| heading.starts_with("In one command"));
     for sections in [by_ssh, by_files] {
