@@ -30,6 +30,7 @@ wanted=(
   'sqlite3 sqlite3'
   'strace strace'
   'tmux tmux'
+  '/usr/bin/pinentry-curses pinentry-curses'
   'script bsdutils'
   'unshare util-linux'
   'ssh openssh-client'
