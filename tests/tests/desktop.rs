@@ -5,9 +5,13 @@ use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use signet_proto::v1::answer::Answer;
+use signet_tests::forge::{Forge, with_tag};
 use signet_tests::lab::bus::{Bus, Mock};
+use signet_tests::raw::{Ask, Raw};
 use signet_tests::steps::{DIGEST, SIZE};
 use signet_tests::{Cards, Firmware, Home, Lab, Output, Run};
+use signet_trust::RoleName;
 
 const GUN: &str = "registry.example.com/acme/app";
 const SERIAL: u32 = 11_111_111;
@@ -60,6 +64,12 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not so after a minute: {what}");
         std::thread::yield_now();
     }
+}
+
+fn settings(home: &Home, text: &str) {
+    let dir = home.user_home().join(".config/signet");
+    fs::create_dir_all(&dir).expect("the home is ours");
+    fs::write(dir.join("agent.toml"), text).expect("the home is ours");
 }
 
 fn unlock(home: &Home) {
@@ -125,10 +135,7 @@ fn a_locked_session_of_the_user_locks_the_keyring_and_one_of_another_user_does_n
     let lab = Lab::builder().notary().build();
     let home = lab.home();
     let system = Bus::start(Mock::Logind);
-    let settings = home.user_home().join(".config/signet");
-    fs::create_dir_all(&settings).expect("the home is ours");
-    let no_suspend = "[lock]\nsuspend = false\n";
-    fs::write(settings.join("agent.toml"), no_suspend).expect("the home is ours");
+    settings(&home, "[lock]\nsuspend = false\n");
     let agent = Agent::on(&home, &system);
     agent.says("following logind");
     collection(&home);
@@ -166,10 +173,7 @@ fn a_touch_is_shown_on_the_desktop_until_it_is_over_and_a_card_that_is_taken_out
     let cards = Cards::builder().card(Firmware::V5_7, SERIAL).start();
     let home = lab.home().with_cards(&cards);
     let session = Bus::start(Mock::Notifications);
-    let settings = home.user_home().join(".config/signet");
-    fs::create_dir_all(&settings).expect("the home is ours");
-    let lock = "[lock]\ncard_removed = true\n";
-    fs::write(settings.join("agent.toml"), lock).expect("the home is ours");
+    settings(&home, "[lock]\ncard_removed = true\n");
     // The command hands the bus of its session on to the agent that it starts.
     let mut command = home.signet();
     command.env("DBUS_SESSION_BUS_ADDRESS", session.address());
@@ -204,7 +208,8 @@ fn a_touch_is_shown_on_the_desktop_until_it_is_over_and_a_card_that_is_taken_out
         .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
         .spawn()
         .expect("signet is built");
-    let shown = session.await_call("Notify ");
+    // Making the key took a touch, too.
+    let (number, shown) = session.await_notification("compared with nothing");
     assert!(
         shown.contains(&format!("Touch YubiKey {SERIAL} now")),
         "{shown}"
@@ -213,20 +218,63 @@ fn a_touch_is_shown_on_the_desktop_until_it_is_over_and_a_card_that_is_taken_out
     // A body is markup: a name is not.
     assert!(shown.contains("&lt;b&gt;&amp; team&lt;/b&gt;"), "{shown}");
     assert!(!shown.contains("<b>") && !shown.contains(PIN), "{shown}");
-    let closed = |session: &Bus| {
-        let calls = session.calls();
-        let closed = calls
-            .iter()
-            .filter(|call| call.starts_with("CloseNotification"));
-        closed.count()
-    };
-    assert_eq!(closed(&session), 0);
+    assert!(!session.is_closed(number));
     card.touch_auto();
     assert!(signing.wait().expect("it is our child").success());
-    session.await_call("CloseNotification 1");
+    wait("it is closed", || session.is_closed(number));
 
     unlock(&home);
     card.remove();
     let why = format!("YubiKey {SERIAL} was taken out");
     wait("it is locked", || locks(&home).contains(&why));
+}
+
+#[test]
+fn a_request_that_waits_for_an_answer_is_shown_and_one_that_found_nobody_is_too() {
+    let lab = Lab::builder().build();
+    let home = lab.home();
+    home.has_keyrings();
+    let forge = Forge::new(GUN);
+    let targets = RoleName::Targets;
+    forge.import(&home, std::slice::from_ref(&targets));
+    let key = format!("targets@{GUN}");
+    home.signet()
+        .args(["key", "label", &key, "release"])
+        .run()
+        .ok();
+    home.signet().args(["agent", "stop"]).run().ok();
+    settings(&home, "[forward]\nkeys = [\"release\"]\n");
+    let session = Bus::start(Mock::Notifications);
+    let mut command = home.signetd();
+    command.env("DBUS_SESSION_BUS_ADDRESS", session.address());
+    let _agent = Agent::start(&home, command);
+    unlock(&home);
+    let there = Raw::connect_to(&home, &home.socket().with_file_name("forward.sock"));
+    let edition = forge.edition(5);
+    let next = with_tag(edition.top(), 6, "v1");
+    let ask = Ask::new(GUN, Some(forge.documents(&edition))).item(
+        &targets,
+        &next,
+        forge.key_id(&targets),
+    );
+
+    there.ask(&ask).expect_err("nobody attends");
+    let (_, shown) = session.await_notification("nobody attends: run `signet watch`");
+    assert!(shown.contains(GUN), "{shown}");
+
+    let here = Raw::connect(&home);
+    let mut attendant = here.attend().expect("he attends");
+    let number = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| there.ask(&ask));
+        let prompt = attendant.prompt().prompt.expect("a prompt");
+        // He does not see it yet.
+        let (number, shown) = session.await_notification("A request waits for a yes");
+        assert!(shown.contains("`signet watch` shows it"), "{shown}");
+        assert!(shown.contains("targets v5"), "{shown}");
+        assert!(!session.is_closed(number));
+        attendant.answer(&prompt.id, Answer::Yes(true));
+        asking.join().expect("no panic").expect("it is signed");
+        number
+    });
+    wait("it is closed", || session.is_closed(number));
 }

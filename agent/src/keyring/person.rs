@@ -417,9 +417,13 @@ impl<'a> Person<'a> {
         let shown = Arc::clone(self.shown());
         shown.says(waits_for);
         let keyring = self.keyring;
-        let answer = stream
-            .while_there(keyring.broker.ask(&shown, question, grant_seconds))
-            .await??;
+        let notifier = keyring.notifier();
+        let mut lines = vec![self.caller.describe()];
+        lines.extend(self.summary.iter().cloned());
+        let title = format!("A request waits for {waits_for}: `signet watch` shows it");
+        let asking = keyring.broker.ask(&shown, question, grant_seconds);
+        let asking = notifier.while_waiting(&title, &lines, asking);
+        let answer = stream.while_there(asking).await??;
         if answer.is_some() {
             self.answered_by = Some("attendant");
             shown.says("");
@@ -430,6 +434,9 @@ impl<'a> Person<'a> {
         let answer = stream.while_there(asking).await??;
         if answer.is_some() {
             self.answered_by = Some("pinentry");
+        } else if self.caller.is_forwarded() {
+            let title = "Another machine wanted to sign, and nobody attends: run `signet watch`";
+            notifier.missed(title, &lines);
         }
         shown.says("");
         Ok(answer)

@@ -6,10 +6,13 @@
 //! saw it is never shown, and a flood of requests costs [`MAX_SHOWN`] notices. Nothing here knows
 //! how they are shown; where nobody does, they are told to nobody.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use signet_trust::payload::escape;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 /// Notices at once; what comes beyond them is not shown.
 const MAX_SHOWN: usize = 8;
@@ -17,6 +20,11 @@ const MAX_SHOWN: usize = 8;
 const MAX_LINES: usize = 6;
 /// Characters of a line.
 const MAX_LINE: usize = 160;
+
+/// Who sits before the prompt has answered by then, or has at least seen it.
+const UNSEEN: Duration = Duration::from_secs(2);
+/// How long it is shown that a request found nobody.
+const MISSED: Duration = Duration::from_secs(20);
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +99,30 @@ impl Notifier {
             notifier: self.clone(),
             id,
         }
+    }
+
+    /// Waits for an answer; where it does not come at once, that it is waited for is shown meanwhile.
+    pub async fn while_waiting<T>(
+        &self,
+        summary: &str,
+        lines: &[String],
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let mut answer = pin!(answer);
+        if let Ok(answer) = timeout(UNSEEN, &mut answer).await {
+            return answer;
+        }
+        let _shown = self.show(Kind::Waiting, summary, lines);
+        answer.await
+    }
+
+    /// Shows for a while that nobody was there. Never blocks; called on the runtime.
+    pub fn missed(&self, summary: &str, lines: &[String]) {
+        let shown = self.show(Kind::Waiting, summary, lines);
+        tokio::spawn(async move {
+            sleep(MISSED).await;
+            drop(shown);
+        });
     }
 
     /// What is to be shown, and its changes.

@@ -213,40 +213,82 @@ impl Bus {
         )
     }
 
-    /// The calls that the service got so far, a line each, from their names on.
+    /// The calls that the service got so far, from their names on.
     ///
     /// # Panics
     /// When its log cannot be read.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         let log = fs::read_to_string(self.log()).expect("it is written from the start on");
-        let lines = log.lines().filter_map(|line| line.split_once(' '));
-        lines.map(|(_, call)| call.to_owned()).collect()
+        let mut calls: Vec<String> = Vec::new();
+        for line in log.lines() {
+            let timed = line.split_once(' ').filter(|(time, _)| is_time(time));
+            match (timed, calls.last_mut()) {
+                (Some((_, call)), _) => calls.push(call.to_owned()),
+                // A text of several lines.
+                (None, Some(call)) => *call = format!("{call}\n{line}"),
+                (None, None) => {}
+            }
+        }
+        calls
     }
 
-    /// Waits for a call that begins with these words.
+    /// Waits for a notification that has these words in it: its number, and all of it.
     ///
     /// # Panics
     /// When none comes.
     #[track_caller]
-    pub fn await_call(&self, words: &str) -> String {
+    pub fn await_notification(&self, words: &str) -> (usize, String) {
+        self.await_call("Notify ", words);
+        let calls = self.calls().into_iter();
+        let shown = calls.filter(|call| call.starts_with("Notify "));
+        // The mock numbers them from 1.
+        let mut numbered = (1..).zip(shown);
+        let found = numbered.find(|(_, call)| call.contains(words));
+        found.expect("just seen")
+    }
+
+    /// Whether the notification of this number was closed.
+    ///
+    /// # Panics
+    /// When its log cannot be read.
+    #[must_use]
+    pub fn is_closed(&self, number: usize) -> bool {
+        let close = format!("CloseNotification {number}");
+        self.calls().contains(&close)
+    }
+
+    /// Waits for a call that begins with `name` and has these words in it.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    pub fn await_call(&self, name: &str, words: &str) -> String {
         let mut found = None;
         wait_until(START, || {
             found = self
                 .calls()
                 .into_iter()
-                .find(|call| call.starts_with(words));
+                .find(|call| call.starts_with(name) && call.contains(words));
             found.is_some()
         });
         match found {
             Some(call) => call,
-            None => panic!("nobody called {words}; {:?}", self.calls()),
+            None => panic!("nobody called {name} with {words:?}; {:?}", self.calls()),
         }
     }
 
     fn log(&self) -> PathBuf {
         Path::new(&self.root).join("log/mock.log")
     }
+}
+
+/// Seconds and milliseconds, as python-dbusmock writes them.
+fn is_time(word: &str) -> bool {
+    word.split_once('.').is_some_and(|(seconds, fraction)| {
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        seconds.len() >= 10 && digits(seconds) && digits(fraction)
+    })
 }
 
 /// A bus on which everybody may do everything.
