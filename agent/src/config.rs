@@ -554,6 +554,15 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_is_documented() {
+        let page = include_str!("../../docs/settings.md");
+        for name in SETTINGS {
+            let documented = ["", "[", "[["].map(|bracket| format!("| `{bracket}{name}"));
+            assert!(documented.iter().any(|row| page.contains(row)), "{name}");
+        }
+    }
+
+    #[test]
     fn an_unknown_setting_says_what_was_meant() {
         for (written, meant) in [
             ("unlok", "unlock"),

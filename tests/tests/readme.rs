@@ -2,7 +2,7 @@
 //! names of the hosts.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use signet_tests::lab::command::clean;
 use signet_tests::{Cli, Lab, Run};
@@ -77,19 +77,57 @@ fn the_tour_ends_with_docker_pulling_what_was_signed_on_push() {
     );
 }
 
-#[test]
-fn what_the_readme_links_to_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = readme();
-    let links = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
-    let mut count = 0;
-    for link in links.filter(|link| !link.starts_with("https://")) {
-        let target = root.join(link);
-        assert!(target.exists(), "{link} is not there");
-        count += 1;
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// README and every page of `docs`.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    for dir in ["docs", "docs/guides", "docs/decisions"] {
+        let entries = fs::read_dir(root().join(dir)).expect("it is there");
+        let files = entries.map(|entry| entry.expect("it can be read").path());
+        pages.extend(files.filter(|file| file.extension().is_some_and(|end| end == "md")));
     }
-    assert!(count > 3, "only {count} links were looked at");
+    pages
+}
+
+#[test]
+fn what_the_pages_link_to_is_there() {
+    let mut count = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("it can be read");
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next())
+            .filter(|link| !link.is_empty() && !link.starts_with("https://"));
+        for link in links {
+            let target = page.parent().expect("a directory").join(link);
+            assert!(target.exists(), "{}: {link} is not there", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} links were looked at");
+}
+
+#[test]
+fn each_attacker_of_the_threat_model_has_a_test_that_is_there() {
+    let page = fs::read_to_string(root().join("docs/THREAT-MODEL.md")).expect("it is there");
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.matches('|').count() == 5)
+        .skip(1)
+        .collect();
+    assert!(rows.len() > 10, "{rows:#?}");
+    for row in rows {
+        let shown = row.split('|').nth(4).expect("four columns");
+        let names = shown.split('`').skip(1).step_by(2);
+        let mut named = 0;
+        for name in names.filter(|name| name.contains('/')) {
+            assert!(root().join(name).exists(), "{name} is not there: {row}");
+            named += 1;
+        }
+        assert!(named > 0, "no test: {row}");
+    }
 }
