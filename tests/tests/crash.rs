@@ -147,6 +147,7 @@ impl<'a> Site<'a> {
         }
         self.nothing_is_left_over()?;
         let opened = self.keys_open()?;
+        self.log_is_sound()?;
         if act == Act::Generate {
             return Ok(());
         }
@@ -226,6 +227,33 @@ impl<'a> Site<'a> {
             }
         }
         Ok(opened)
+    }
+
+    /// The chain holds, and no version was signed with two contents, but where the later entry says
+    /// that it replaces one that never arrived.
+    fn log_is_sound(&self) -> Result<(), String> {
+        let verified = self.home.signet().args(["log", "verify"]).run();
+        if verified.code() != Some(0) {
+            return Err(format!("the log does not hold: {}", verified.text()));
+        }
+        let log = self.home.log();
+        let entries = log["entries"].as_array().into_iter().flatten();
+        let mut signed: Vec<_> = entries.filter(|entry| entry["kind"] == "sign").collect();
+        signed.sort_by_key(|entry| entry["number"].as_u64());
+        for (at, later) in signed.iter().enumerate() {
+            let is_another = |earlier: &&&serde_json::Value| {
+                ["gun", "role", "version"]
+                    .iter()
+                    .all(|member| earlier[member] == later[member])
+                    && earlier["payload"] != later["payload"]
+            };
+            if let Some(earlier) = signed[..at].iter().find(is_another)
+                && !later["summary"].to_string().contains("replaces v")
+            {
+                return Err(format!("signed twice: {earlier:#}\n{later:#}"));
+            }
+        }
+        Ok(())
     }
 
     /// What the server and the cache hold was signed by keys that are here, and is in the log.
