@@ -153,12 +153,14 @@ impl Logind {
                 }
                 Some(Told::Sleep(false)) if self.inhibitor.is_none() => self.inhibit().await,
                 Some(Told::Sleep(_)) => {}
-                Some(Told::Locked(session)) => {
-                    if self.on.screen && self.is_ours(&session).await {
-                        lock(keyring, "the screen was locked").await;
-                    }
-                }
+                Some(Told::Locked(session)) => self.locked(keyring, &session).await,
             }
+        }
+    }
+
+    async fn locked(&self, keyring: &Keyring, session: &OwnedObjectPath) {
+        if self.on.screen && self.is_ours(session).await {
+            lock(keyring, "the screen was locked").await;
         }
     }
 
