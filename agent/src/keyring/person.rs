@@ -311,13 +311,16 @@ impl<'a> Person<'a> {
                 },
             };
             let wanted = prepared.take_wanted();
-            let given = !prepared.is_empty();
+            // What was typed may be held for the session from now on.
+            let held_for = match prepared.is_empty() {
+                true => None,
+                false => prepared.session(),
+            };
             self.prepared = Some(prepared);
             let error = match (result, wanted) {
                 (Ok(done), _) => {
-                    if given {
-                        // It may be held for the session from now on.
-                        self.keyring.broker.opened();
+                    if let Some(session) = held_for {
+                        self.keyring.broker.opened(Some(session));
                     }
                     return Ok(done);
                 }
@@ -374,7 +377,7 @@ impl<'a> Person<'a> {
             }
         };
         // Before anything is asked: what is opened from here on is not missed.
-        let mut opening = self.keyring.broker.opening();
+        let opening = self.keyring.broker.opening(self.session());
         if !self.caller.is_forwarded() {
             match stream.secret(ask, &self.summary).await {
                 Ok(given) => return Ok(Asked::Given(given)),
@@ -383,14 +386,10 @@ impl<'a> Person<'a> {
             }
         }
         let question = question::for_secret(ask, &self.summary)?;
-        let opened = async {
-            // A broker lives as long as the keyring.
-            let _ = opening.changed().await;
-        };
         let waits_for = waits_for(ask);
         let answer = tokio::select! {
             answer = self.ask_others(stream, &question, &waits_for, 0) => answer?,
-            () = opened, if may_be_held && !ask.new_secret => return Ok(Asked::Elsewhere),
+            () = opening.happens(), if may_be_held && !ask.new_secret => return Ok(Asked::Elsewhere),
         };
         match answer {
             None if self.caller.is_forwarded() => Err(Fault::Forwarded),

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{PATIENCE, question};
+use super::{PATIENCE, SessionId, question};
 use crate::{daemon::caller::Caller, key::Secret, keyring::Fault, service::now};
 
 /// Events that an attendant may leave unread.
@@ -28,12 +28,47 @@ const UNREAD: usize = 256;
 /// People who attend at once; far more than have eyes on one machine.
 const MAX_ATTENDANTS: usize = 16;
 
+/// Terminal sessions that are counted apart.
+const MAX_SESSIONS: usize = 1024;
+
 /// Who attends, and what waits.
 #[derive(Debug)]
 pub struct Broker {
     state: Mutex<State>,
     /// Changes when a secret came to be held: what waits for one may find it now.
-    opened: watch::Sender<u64>,
+    opened: watch::Sender<Opened>,
+}
+
+/// How often secrets came to be held, for everybody and for callers of one terminal session.
+#[derive(Debug, Default)]
+struct Opened {
+    all: u64,
+    sessions: HashMap<SessionId, u64>,
+}
+
+impl Opened {
+    fn times(&self, session: Option<SessionId>) -> (u64, u64) {
+        let of = session.and_then(|session| self.sessions.get(&session));
+        (self.all, of.copied().unwrap_or(0))
+    }
+}
+
+/// Tells of secrets that come to be held for a request; see [`Broker::opening`].
+#[derive(Debug)]
+pub struct Opening {
+    opened: watch::Receiver<Opened>,
+    session: Option<SessionId>,
+    before: (u64, u64),
+}
+
+impl Opening {
+    /// Resolves when one came to be held since this was made.
+    pub async fn happens(mut self) {
+        let (session, before) = (self.session, self.before);
+        let happened = |opened: &Opened| opened.times(session) != before;
+        // A broker lives as long as the keyring.
+        let _ = self.opened.wait_for(happened).await;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +103,7 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
-            opened: watch::Sender::new(0),
+            opened: watch::Sender::default(),
         }
     }
 }
@@ -141,15 +176,30 @@ impl Broker {
         self.state().attendants.iter().any(|one| !one.silent)
     }
 
-    /// A secret came to be held.
-    pub fn opened(&self) {
-        self.opened.send_modify(|count| *count += 1);
+    /// A secret came to be held, for callers of this session or for everybody.
+    pub fn opened(&self, session: Option<SessionId>) {
+        self.opened.send_modify(|opened| match session {
+            Some(session) if opened.sessions.len() < MAX_SESSIONS => {
+                *opened.sessions.entry(session).or_default() += 1;
+            }
+            Some(_) => {
+                opened.sessions.clear();
+                opened.all += 1;
+            }
+            None => opened.all += 1,
+        });
     }
 
-    /// Tells of secrets that come to be held.
+    /// Tells of secrets that come to be held from now on for callers of this session.
     #[must_use]
-    pub fn opening(&self) -> watch::Receiver<u64> {
-        self.opened.subscribe()
+    pub fn opening(&self, session: Option<SessionId>) -> Opening {
+        let opened = self.opened.subscribe();
+        let before = opened.borrow().times(session);
+        Opening {
+            opened,
+            session,
+            before,
+        }
     }
 
     /// A request waits for something from now on; attendants are shown it until it is dropped.
@@ -203,7 +253,11 @@ impl Broker {
                 }
                 Ok(Ok(answer)) => {
                     out.reason = "answered";
-                    return Ok(Some(answer));
+                    return match answer.answer {
+                        // Not the caller's own person, who merely stops: he refuses it.
+                        Some(v1::answer::Answer::Cancelled(_)) => Err(Fault::Declined),
+                        _ => Ok(Some(answer)),
+                    };
                 }
                 // He left: the next one, if any.
                 Ok(Err(_)) => {}
@@ -461,6 +515,26 @@ mod tests {
         assert!(matches!(over, Event::PromptOver(over) if over.reason == "withdrawn"));
         let over = events.recv().await.unwrap().event.unwrap();
         assert!(matches!(over, Event::RequestOver(_)));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_for_one_session_is_no_news_to_another() {
+        let broker = broker();
+        let [mine, other] = [1, 2].map(|id| Some(SessionId(id)));
+        let opening = broker.opening(mine);
+        let news = opening.happens();
+        tokio::pin!(news);
+        broker.opened(other);
+        tokio::select! {
+            biased;
+            () = &mut news => panic!("it is held for others"),
+            () = std::future::ready(()) => {}
+        }
+        broker.opened(mine);
+        news.await;
+        let opening = broker.opening(None);
+        broker.opened(None);
+        opening.happens().await;
     }
 
     #[tokio::test]
