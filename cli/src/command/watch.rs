@@ -118,6 +118,15 @@ fn request(message: Message) -> AttendRequest {
     }
 }
 
+/// Why the events ended: an agent that ends says so in words for those who asked it for something.
+fn ended(status: tonic::Status) -> Failure {
+    let failure = Failure::from(status);
+    match failure.code.as_str() {
+        "stopping" | "agent_gone" => gone(),
+        _ => failure,
+    }
+}
+
 /// The agent ended the call, which it does only when it ends itself.
 fn gone() -> Failure {
     Failure::new(exit::NO_AGENT, "agent_gone", "the agent has ended")
@@ -197,7 +206,7 @@ impl Watch {
             let escape = self.keys.is_waiting();
             tokio::select! {
                 event = events.message() => {
-                    let event = event.map_err(|status| Ended::Agent(status.into()))?;
+                    let event = event.map_err(|status| Ended::Agent(ended(status)))?;
                     let event = event.ok_or_else(|| Ended::Agent(gone()))?;
                     self.take(event).await?;
                 }
@@ -239,8 +248,7 @@ impl Watch {
     /// When something on the screen changes by itself.
     fn wake(&self) -> Instant {
         let now = Instant::now();
-        let asked = self.model.question.as_ref();
-        let takes_keys = asked.and_then(|question| question.takes_keys_at(now));
+        let takes_keys = self.model.takes_keys_at(now);
         takes_keys.unwrap_or(now + TICK).min(now + TICK)
     }
 

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// Exit 6 when the agent ends.
 pub(super) async fn run(mut events: Streaming<AttendEvent>) -> Result<(), Failure> {
-    while let Some(event) = events.message().await? {
+    while let Some(event) = events.message().await.map_err(super::ended)? {
         let Some(line) = event.event.as_ref().and_then(line) else {
             continue;
         };

@@ -11,7 +11,10 @@ use signet_proto::v1::{
     Answer, AttendPrompt, LogEntry, StatusReply, WaitingRequest, attend_event::Event,
 };
 
-use super::{keys::Key, question::Question};
+use super::{
+    keys::Key,
+    question::{QUIET, Question},
+};
 
 /// Log entries that are kept.
 pub(super) const ENTRIES: usize = 50;
@@ -35,6 +38,8 @@ pub(super) struct Model {
     pub(super) notice: String,
     /// Lines that were scrolled past.
     pub(super) scrolled: usize,
+    /// Until then letters are the rest of what was typed for a question that is gone.
+    closed: Option<Instant>,
 }
 
 /// What a key asks for.
@@ -106,10 +111,19 @@ impl Model {
         }
         self.scrolled = 0;
         let Some(next) = self.queue.pop_front() else {
+            self.closed = Some(now + QUIET);
             return Effect::Nothing;
         };
         self.question = Some(Question::new(next, now));
         Effect::Asked
+    }
+
+    /// When what is shown takes keys, if it does not yet.
+    pub(super) fn takes_keys_at(&self, now: Instant) -> Option<Instant> {
+        match &self.question {
+            Some(question) => question.takes_keys_at(now),
+            None => self.closed.filter(|closed| now < *closed),
+        }
     }
 
     /// Takes a key.
@@ -128,6 +142,10 @@ impl Model {
             _ => {}
         }
         let Some(question) = &mut self.question else {
+            if self.takes_keys_at(now).is_some() {
+                self.closed = Some(now + QUIET);
+                return Action::Nothing;
+            }
             return match key {
                 Key::Byte(b'q') => Action::End,
                 Key::Byte(b'l') => Action::Lock,
@@ -161,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    const QUIET: Duration = Duration::from_secs(1);
+    const LONG: Duration = Duration::from_secs(1);
 
     fn prompt(id: &str, ask: Ask) -> Event {
         Event::Prompt(AttendPrompt {
@@ -195,7 +213,7 @@ mod tests {
         let second = prompt("b", Ask::Confirm(NeedConfirm::default()));
         assert_eq!(model.apply(second, now), Effect::Nothing);
         assert_eq!((shown(&model), model.queue.len()), ("a", 1));
-        let later = now + QUIET;
+        let later = now + LONG;
         assert_eq!(
             model.key(Key::Byte(b'q'), later),
             Action::Nothing,
@@ -207,7 +225,7 @@ mod tests {
         assert_eq!(shown(&model), "b");
         assert_eq!(model.key(Key::Byte(b'y'), later), Action::Nothing);
         assert_eq!(model.key(Key::Byte(b'q'), later), Action::Nothing);
-        let quiet = later + QUIET;
+        let quiet = later + LONG;
         assert!(
             matches!(model.key(Key::Byte(b'y'), quiet), Action::Answer(answer) if answer.prompt_id == "b")
         );
@@ -226,7 +244,9 @@ mod tests {
         assert_eq!((shown(&model), model.queue.len()), ("c", 0));
         assert_eq!(model.apply(over("c"), now), Effect::Nothing);
         assert!(model.question.is_none() && model.notice.contains("went away"));
-        assert_eq!(model.key(Key::Byte(b'l'), now), Action::Lock);
+        // Letters of an answer that came too late are no commands.
+        assert_eq!(model.key(Key::Byte(b'l'), now), Action::Nothing);
+        assert_eq!(model.key(Key::Byte(b'l'), now + LONG), Action::Lock);
         assert_eq!(model.key(Key::End, now), Action::End);
     }
 

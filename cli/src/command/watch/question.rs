@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long the keyboard has to be quiet before a question takes keys.
-const QUIET: Duration = Duration::from_millis(300);
+pub(super) const QUIET: Duration = Duration::from_millis(300);
 /// Longest secret that is typed, in bytes.
 const MAX_TYPED: usize = 4096;
 /// For how long `t` says yes, where the agent allows as much.

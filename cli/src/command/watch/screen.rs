@@ -139,7 +139,11 @@ fn foot(model: &Model, at: At, columns: usize) -> Vec<Line> {
         if !model.notice.is_empty() {
             foot.extend(wrapped(&line(Look::Dim, &*model.notice), columns, 0));
         }
-        foot.extend(wrapped(&line(Look::Dim, "l lock · q end"), columns, 0));
+        let keys = match model.takes_keys_at(at.now) {
+            Some(_) => "",
+            None => "l lock · q end",
+        };
+        foot.extend(wrapped(&line(Look::Dim, keys), columns, 0));
         return foot;
     };
     let (words, fault) = question.words(at.wall);
