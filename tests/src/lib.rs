@@ -19,6 +19,7 @@ pub mod raw;
 pub mod schema;
 pub mod steps;
 mod terminal;
+pub mod tmux;
 
 pub use lab::cards::{Cards, Firmware};
 pub use lab::command::{Output, Run};
