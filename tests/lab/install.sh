@@ -29,6 +29,8 @@ wanted=(
   'jq jq'
   'sqlite3 sqlite3'
   'strace strace'
+  'systemd-analyze systemd'
+  'systemd-socket-activate systemd'
   'tmux tmux'
   '/usr/bin/pinentry-curses pinentry-curses'
   'script bsdutils'

@@ -131,7 +131,10 @@ fn what_the_sandbox_promises_is_refused_and_the_agents_own_work_is_not() {
                 "exe",
                 fs::read_link(format!("/proc/{parent}/exe")).map(drop),
             );
-            denied("fd", fs::read_dir(format!("/proc/{parent}/fd")).map(drop));
+            denied(
+                "fd",
+                fs::read_link(format!("/proc/{parent}/fd/0")).map(drop),
+            );
             // The network.
             denied("tcp", std::net::TcpStream::connect(target).map(drop));
             denied("udp", UdpSocket::bind("127.0.0.1:0").map(drop));
