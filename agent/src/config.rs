@@ -39,6 +39,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -211,6 +212,19 @@ impl Config {
         }
         let text = std::fs::read_to_string(&path).map_err(failed)?;
         Self::parse(&path, &text)
+    }
+
+    /// Programs that the settings name, with their arguments: a witness, checks, a pinentry.
+    pub(crate) fn commands(&self) -> Vec<Vec<OsString>> {
+        let words = |command: &[String]| command.iter().map(OsString::from).collect();
+        let mut commands: Vec<Vec<OsString>> = self.policy.checks().map(words).collect();
+        if let Some(Witness::Command(command)) = &self.witnesses.witness {
+            commands.push(words(command));
+        }
+        if let Choice::Program(program) = &self.pinentry {
+            commands.push(vec![program.clone().into_os_string()]);
+        }
+        commands
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {

@@ -106,11 +106,11 @@ fn serve(background: bool) -> anyhow::Result<()> {
     harden::thrifty_memory();
     harden::apply().context("the system does not let this process be hardened")?;
     std::env::set_current_dir("/").context("cannot change to /")?;
+    let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
     // Before anything is opened that it should not have.
-    helper::fork().context("cannot start the helper process")?;
+    helper::fork(&endpoint.config).context("cannot start the helper process")?;
     harden::more_descriptors(DESCRIPTORS);
     log();
-    let endpoint = Endpoint::from_env(|name| std::env::var_os(name))?;
     let config = Config::load(&endpoint.config)?;
     let home = Home::lock(&endpoint.home)?;
     let docker_dir = config

@@ -214,6 +214,12 @@ pub struct Decision {
 }
 
 impl Policy {
+    /// The commands that rules name.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &[String]> {
+        let named = self.rules.iter().map(|rule| &rule.check[..]);
+        named.filter(|check| !check.is_empty())
+    }
+
     /// Whether there is no rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {

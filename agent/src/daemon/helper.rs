@@ -11,6 +11,7 @@
 //!
 //! Where no helper was forked (the library in somebody else's process), a thread does its work.
 
+mod permitted;
 mod process;
 mod wire;
 
@@ -82,12 +83,13 @@ static FORKED: OnceLock<Helper> = OnceLock::new();
 static THREAD: OnceLock<Helper> = OnceLock::new();
 static FORKING: AtomicBool = AtomicBool::new(false);
 
-/// Forks the helper. Called first thing, before anything is opened that it should not have.
+/// Forks the helper. Called first thing, before anything is opened that it should not have. It runs
+/// what `agent.toml` in `settings` names, and pinentries.
 ///
 /// # Errors
 ///
 /// When the process has more than one thread, or the system refuses.
-pub(super) fn fork() -> io::Result<()> {
+pub(super) fn fork(settings: &Path) -> io::Result<()> {
     if FORKING.swap(true, Ordering::Relaxed) {
         return Err(io::Error::other("there is a helper already"));
     }
@@ -98,7 +100,7 @@ pub(super) fn fork() -> io::Result<()> {
     // SAFETY: it has one thread: that was just looked at, and only this thread could start others.
     #[allow(unsafe_code)]
     unsafe {
-        process::fork(ends)?;
+        process::fork(ends, settings)?;
     }
     // Nobody else sets it: `FORKING`.
     let _ = FORKED.set(helper);
@@ -141,7 +143,7 @@ impl Helper {
         let (helper, ends) = Self::pair()?;
         std::thread::Builder::new()
             .name("helper".to_owned())
-            .spawn(move || process::serve(&ends))?;
+            .spawn(move || process::serve(&ends, None))?;
         Ok(THREAD.get_or_init(|| helper))
     }
 

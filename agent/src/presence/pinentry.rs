@@ -62,7 +62,7 @@ const GRAPHICAL: [&str; 7] = [
 /// Pinentries that write on a terminal.
 const TEXT: [&str; 2] = ["/usr/bin/pinentry-curses", "/usr/bin/pinentry-tty"];
 /// What a graphical one needs of the agent's environment.
-const ENVIRONMENT: [&str; 9] = [
+pub(crate) const ENVIRONMENT: [&str; 9] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
     "LANG",
@@ -73,6 +73,12 @@ const ENVIRONMENT: [&str; 9] = [
     "XDG_RUNTIME_DIR",
     "XDG_SESSION_TYPE",
 ];
+
+/// Whether it is one of those that are used without being named in the settings.
+pub(crate) fn is_known(program: &Path) -> bool {
+    let mut known = GRAPHICAL.iter().chain(&TEXT);
+    known.any(|known| program == Path::new(known))
+}
 
 /// Which pinentry is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

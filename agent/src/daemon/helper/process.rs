@@ -22,6 +22,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
+use super::permitted::Permitted;
 use super::wire::{self, MAX_PACKET, News, Question, Spawn};
 
 /// Programs that run at once; one more is refused.
@@ -44,14 +45,14 @@ pub(super) struct Ends {
 /// # Safety
 ///
 /// The process has one thread.
-pub(super) unsafe fn fork(ends: Ends) -> io::Result<()> {
+pub(super) unsafe fn fork(ends: Ends, settings: &Path) -> io::Result<()> {
     // SAFETY: with one thread nobody can hold a lock that the child would wait for.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let served = std::panic::catch_unwind(|| {
                 settle(&ends);
-                serve(&ends);
+                serve(&ends, Some(Permitted::new(settings.to_owned())));
             });
             // SAFETY: _exit(2) runs nothing of ours: what the agent registered for its end is not
             // the helper's.
@@ -126,8 +127,9 @@ impl Running {
     }
 }
 
-/// Serves until both sockets are closed from the other end.
-pub(super) fn serve(ends: &Ends) {
+/// Serves until both sockets are closed from the other end. Without `permitted` it runs whatever it
+/// is asked to: for the thread of a process that could run it itself.
+pub(super) fn serve(ends: &Ends, mut permitted: Option<Permitted>) {
     let mut running: Vec<Running> = Vec::new();
     let mut buffer = vec![0; MAX_PACKET];
     loop {
@@ -162,7 +164,7 @@ pub(super) fn serve(ends: &Ends) {
         if is_ready(0) && !answer(&ends.questions, &mut buffer) {
             break;
         }
-        if is_ready(1) && !obey(&ends.orders, &mut buffer, &mut running) {
+        if is_ready(1) && !obey(&ends.orders, &mut buffer, &mut running, permitted.as_mut()) {
             break;
         }
     }
@@ -207,7 +209,12 @@ pub(super) fn uses_cards(pid: i32) -> bool {
 }
 
 /// Starts one program; false when nobody orders any more.
-fn obey(orders: &OwnedFd, buffer: &mut [u8], running: &mut Vec<Running>) -> bool {
+fn obey(
+    orders: &OwnedFd,
+    buffer: &mut [u8],
+    running: &mut Vec<Running>,
+    permitted: Option<&mut Permitted>,
+) -> bool {
     let (len, fds) = match wire::receive(orders, buffer) {
         Ok((0, _)) => return false,
         Ok(received) => received,
@@ -220,6 +227,9 @@ fn obey(orders: &OwnedFd, buffer: &mut [u8], running: &mut Vec<Running>) -> bool
     let started = match spawn {
         _ if running.len() >= MAX_RUNNING => Err(rustix::io::Errno::AGAIN.into()),
         None => Err(rustix::io::Errno::INVAL.into()),
+        Some(spawn) if permitted.is_some_and(|rules| !rules.allows(&spawn)) => {
+            Err(rustix::io::Errno::PERM.into())
+        }
         Some(spawn) => start(&spawn, input, output),
     };
     let told = match &started {
