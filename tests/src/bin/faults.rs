@@ -137,7 +137,13 @@ impl Tracer {
         for group in &tracer.groups {
             let _ = kill(*group, Signal::SIGKILL);
         }
-        while waitpid(None, Some(WaitPidFlag::__WALL)).is_ok() {}
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL)) {
+            // One that was born meanwhile, and nobody knew of: it waits for us in its first stop.
+            let ended = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+            if let Some(pid) = status.pid().filter(|_| !ended) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
         Ok(code)
     }
 
