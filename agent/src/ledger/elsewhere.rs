@@ -118,7 +118,9 @@ fn is_only_here(db: &Connection, key: &KeyId) -> rusqlite::Result<bool> {
 mod tests {
     use super::*;
 
-    fn ledger(entries: &[(&'static str, Option<KeyId>)]) -> (tempfile::TempDir, Ledger) {
+    type Entries = [(&'static str, Option<KeyId>)];
+
+    fn ledger(entries: &Entries) -> (tempfile::TempDir, Ledger) {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(&dir.path().join("home")).unwrap();
         for (kind, key) in entries {
@@ -135,7 +137,7 @@ mod tests {
     #[test]
     fn a_key_is_only_here_until_a_copy_is_given_away() {
         let (ours, other) = (Some(KeyId([1; 32])), Some(KeyId([2; 32])));
-        let table: [(&[(&'static str, Option<KeyId>)], bool); 9] = [
+        let table: [(&Entries, bool); 9] = [
             (&[], false),
             (&[("generate", ours)], true),
             (&[("generate", other)], false),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use signet_trust::{
     RoleName,
     base::VerifiedBase,
-    guard::{Mark, Rule, observe, published},
+    guard::{Mark, Rule, observe},
     payload::Item,
 };
 
