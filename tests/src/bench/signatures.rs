@@ -25,7 +25,7 @@ use super::{
 use crate::lab::Lab;
 
 /// Clients at once, each on a collection of its own.
-const CLIENTS: usize = 16;
+pub(super) const CLIENTS: usize = 16;
 /// Where the ledger lies; nowhere for who has none.
 const PLACES: [(&str, Option<&str>); 3] = [
     ("disk", Some("/var/tmp")),
@@ -109,7 +109,7 @@ pub async fn table(lab: &Lab, span: Duration, wanted: &[String]) -> Result<Table
     Ok(table)
 }
 
-fn fresh_in(parent: &str) -> Result<TempDir> {
+pub(super) fn fresh_in(parent: &str) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("sb").tempdir_in(parent)?)
 }
 
@@ -180,26 +180,30 @@ async fn by_notary(lab: &Lab, algorithm: Algorithm, span: Duration) -> Result<Fi
     drive(clients, &lab.pids(), span).await
 }
 
-fn bring(agent: &OwnAgent, clients: &[Publisher]) -> Result<()> {
+pub(super) fn bring(agent: &OwnAgent, clients: &[Publisher]) -> Result<()> {
     let collections: Vec<_> = clients.iter().map(Publisher::collection).collect();
     agent.import(&collections)
 }
 
-fn gun(number: usize) -> String {
+pub(super) fn gun(number: usize) -> String {
     format!("docker.io/bench/c{number}")
 }
 
-struct Figures {
-    alone: Vec<Duration>,
-    together: Vec<Duration>,
-    per_second: f64,
+pub(super) struct Figures {
+    pub(super) alone: Vec<Duration>,
+    pub(super) together: Vec<Duration>,
+    pub(super) per_second: f64,
     /// CPU time per signature with all clients.
     signer: Duration,
     client: Duration,
 }
 
 /// One client alone, then all at once, each for some time.
-async fn drive<C: Signs>(mut clients: Vec<C>, signer: &[u32], span: Duration) -> Result<Figures> {
+pub(super) async fn drive<C: Signs>(
+    mut clients: Vec<C>,
+    signer: &[u32],
+    span: Duration,
+) -> Result<Figures> {
     for client in &mut clients {
         client.sign().await?;
     }
@@ -231,7 +235,7 @@ async fn drive<C: Signs>(mut clients: Vec<C>, signer: &[u32], span: Duration) ->
     })
 }
 
-async fn until<C: Signs>(client: &mut C, span: Duration) -> Result<Vec<Duration>> {
+pub(super) async fn until<C: Signs>(client: &mut C, span: Duration) -> Result<Vec<Duration>> {
     let start = Instant::now();
     let mut took = Vec::new();
     while start.elapsed() < span {

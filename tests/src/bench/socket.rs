@@ -12,14 +12,18 @@ use anyhow::{Context as _, Result, bail};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256, Sha512};
 use signet_agent::service::Shared;
-use signet_proto::v1::{
-    Answer, Base, Chunk, Item, Part, PromptMode, Report, Secret, SignEvent, SignRequest, Start,
-    Step, answer, part::Kind, report::Outcome, secret, sign_event::Event, sign_request::Message,
-    signer_client::SignerClient, waiting,
+use signet_proto::{
+    MAX_CHUNK,
+    v1::{
+        Answer, Base, Cancelled, Chunk, Item, Part, PromptMode, Report, Secret, SignEvent,
+        SignRequest, Start, Step, answer, part::Kind, prompt, report::Outcome, secret,
+        sign_event::Event, sign_request::Message, signer_client::SignerClient, waiting,
+    },
 };
 use signet_trust::{
     Algorithm, Method, PrivateKey, RoleName, Signature,
-    document::{Body, FileMeta, Snapshot, Targets, Timestamp, to_wire},
+    base::BaseDocuments,
+    document::{Body, FileMeta, Snapshot, Tags, Targets, Timestamp, to_wire},
     time::Expiry,
 };
 use tokio::{net::UnixStream, sync::mpsc};
@@ -42,21 +46,29 @@ pub trait Signs: Send + 'static {
     fn sign(&mut self) -> impl Future<Output = Result<Duration>> + Send;
 }
 
-/// Connects to an agent's socket.
+/// Connects to an agent's socket, to have documents signed.
 ///
 /// # Errors
 ///
 /// When nobody listens.
 pub async fn connect(socket: &Path) -> Result<Way> {
+    Ok(Way::Socket(SignerClient::new(channel(socket).await?)))
+}
+
+/// Connects to an agent's socket.
+///
+/// # Errors
+///
+/// When nobody listens.
+pub async fn channel(socket: &Path) -> Result<Channel> {
     let socket: Arc<PathBuf> = Arc::new(socket.to_path_buf());
     let connector = tower::service_fn(move |_: Uri| {
         let socket = Arc::clone(&socket);
         async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(&*socket).await?)) }
     });
-    let channel = Endpoint::from_static("http://agent")
+    Ok(Endpoint::from_static("http://agent")
         .connect_with_connector(connector)
-        .await?;
-    Ok(Way::Socket(SignerClient::new(channel)))
+        .await?)
 }
 
 /// One collection whose snapshot and timestamp this client signs itself, as a server would.
@@ -116,10 +128,26 @@ impl Publisher {
         algorithm: Algorithm,
         now: i64,
     ) -> Result<Self> {
+        Self::with_tags(agent, reports, gun, algorithm, now, 1)
+    }
+
+    /// As [`Publisher::new`], with this many tags.
+    ///
+    /// # Errors
+    ///
+    /// When a document cannot be made.
+    pub fn with_tags(
+        agent: Way,
+        reports: bool,
+        gun: &str,
+        algorithm: Algorithm,
+        now: i64,
+        tags: usize,
+    ) -> Result<Self> {
         let collection = Collection::new(gun, algorithm, now)?;
         let server = PrivateKey::generate(Algorithm::P256)?;
         let documents =
-            collection.documents(1, server.public().clone(), server.public().clone(), now)?;
+            collection.documents(tags, server.public().clone(), server.public().clone(), now)?;
         let expires = Expiry::at(now + 14 * 24 * 3600);
         let meta = documents
             .iter()
@@ -204,6 +232,67 @@ impl Publisher {
         self.agent = agent;
     }
 
+    /// The targets document of the base.
+    #[must_use]
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// The published base, as a client sends it.
+    #[must_use]
+    pub fn documents(&self) -> BaseDocuments {
+        let mut documents = BaseDocuments::default();
+        for (kind, _, wire, _) in &self.parts {
+            match kind {
+                Kind::Root => documents.roots.push(wire.clone()),
+                Kind::Timestamp => documents.timestamp = Some(wire.clone()),
+                Kind::Snapshot => documents.snapshot = Some(wire.clone()),
+                _ => {
+                    documents.targets.insert(RoleName::Targets, wire.clone());
+                }
+            }
+        }
+        documents
+    }
+
+    /// Asks a locked agent for a signature of the next version with these tags: how long until it
+    /// shows what it wants a passphrase for, and the words. The request is given up then.
+    ///
+    /// # Errors
+    ///
+    /// When the agent does anything else.
+    pub async fn until_shown(&mut self, tags: Tags) -> Result<(Duration, Vec<String>)> {
+        let mut next = self.targets.clone();
+        next.version += 1;
+        next.targets = tags;
+        let payload = next.canonical();
+        let messages = self.request(&payload);
+        let start = Instant::now();
+        let mut stream = self.agent.begin(messages).await?;
+        loop {
+            match stream.hear().await? {
+                Some(Event::Prompt(prompt)) => {
+                    let took = start.elapsed();
+                    let Some(prompt::Ask::Passphrase(asked)) = prompt.ask else {
+                        bail!("a prompt for something else: {prompt:?}");
+                    };
+                    stream
+                        .say(Message::Answer(Answer {
+                            prompt_id: prompt.id,
+                            answer: Some(answer::Answer::Cancelled(Cancelled {})),
+                            ..Answer::default()
+                        }))
+                        .await?;
+                    // It ends with a status that says so.
+                    while let Ok(Some(_)) = stream.hear().await {}
+                    return Ok((took, asked.summary));
+                }
+                Some(Event::Notice(_) | Event::Queued(_)) => {}
+                other => bail!("unexpected answer {other:?}"),
+            }
+        }
+    }
+
     /// Signs the next version; the time is from the first byte sent to the signature verified.
     ///
     /// # Errors
@@ -216,27 +305,7 @@ impl Publisher {
         next.targets = [("latest".to_owned(), target(self.count))].into();
         let payload = next.canonical();
         let public = self.collection.targets.public();
-        let mut messages = Vec::with_capacity(8);
-        let base = self.base(&mut messages);
-        messages.insert(
-            0,
-            Message::Start(Start {
-                gun: self.collection.gun.to_string(),
-                base: Some(base),
-                step: Some(Step {
-                    items: vec![Item {
-                        role: "targets".to_owned(),
-                        size: payload.len() as u64,
-                        key_ids: vec![public.id().to_string()],
-                    }],
-                }),
-                prompt_mode: PromptMode::Any.into(),
-                ..Start::default()
-            }),
-        );
-        messages.push(Message::Chunk(Chunk {
-            data: payload.clone(),
-        }));
+        let messages = self.request(&payload);
         let start = Instant::now();
         let mut stream = self.agent.begin(messages).await?;
         let took = loop {
@@ -282,6 +351,28 @@ impl Publisher {
         Ok(took)
     }
 
+    /// All that is sent for a signature of these bytes.
+    fn request(&self, payload: &[u8]) -> Vec<Message> {
+        let mut chunks = Vec::new();
+        let base = self.base(&mut chunks);
+        let mut messages = vec![Message::Start(Start {
+            gun: self.collection.gun.to_string(),
+            base: Some(base),
+            step: Some(Step {
+                items: vec![Item {
+                    role: "targets".to_owned(),
+                    size: payload.len() as u64,
+                    key_ids: vec![self.collection.targets.public().id().to_string()],
+                }],
+            }),
+            prompt_mode: PromptMode::Any.into(),
+            ..Start::default()
+        })];
+        messages.append(&mut chunks);
+        messages.extend(in_chunks(payload));
+        messages
+    }
+
     /// The base by hash, once the agent has it; before, its documents as well.
     fn base(&self, messages: &mut Vec<Message>) -> Base {
         let mut base = Base::default();
@@ -298,7 +389,7 @@ impl Publisher {
                 by_hash: self.sent,
             });
             if !self.sent {
-                messages.push(Message::Chunk(Chunk { data: wire.clone() }));
+                messages.extend(in_chunks(wire));
             }
         }
         base
@@ -361,6 +452,14 @@ fn request(message: Message) -> SignRequest {
     SignRequest {
         message: Some(message),
     }
+}
+
+fn in_chunks(bytes: &[u8]) -> impl Iterator<Item = Message> + '_ {
+    bytes.chunks(MAX_CHUNK).map(|chunk| {
+        Message::Chunk(Chunk {
+            data: chunk.to_vec(),
+        })
+    })
 }
 
 fn typed(prompt_id: String, secret: &str) -> Message {

@@ -17,8 +17,9 @@ use signet_tests::{
         agent::OwnAgent,
         backup, cards,
         collection::Collection,
+        connections,
         cost::{self, Cost},
-        now, signatures,
+        decision, ledger, now, signatures,
         table::{Table, memory, middle, ratio, time},
     },
     lab::built,
@@ -36,7 +37,11 @@ struct Options {
     /// Tags of the collections to sign in
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10_000, 50_000])]
     tags: Vec<usize>,
-    /// Only these parts: primitive, socket, sign, verify, start, backup, cards
+    /// Entries of the log that is verified
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: u64,
+    /// Only these parts: primitive, socket, ledger, decision, connections, sign, verify, start,
+    /// backup, cards
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Of the signatures only these rows, by their words (for a profile): signet, process,
@@ -67,6 +72,21 @@ fn main() -> Result<ExitCode> {
     if options.wants("socket") {
         let span = Duration::from_secs(options.seconds);
         print(&runtime.block_on(signatures::table(&lab, span, &options.rows))?)?;
+    }
+    if options.wants("ledger") {
+        let span = Duration::from_secs(options.seconds);
+        print(&runtime.block_on(ledger::signatures(&lab, span))?)?;
+        let large = ledger::large_log(&lab, options.entries, options.runs);
+        print(&runtime.block_on(large)?)?;
+    }
+    if options.wants("decision") {
+        let tags = options.tags.iter().max().copied().unwrap_or(1);
+        print(&runtime.block_on(decision::summary(&lab, tags, options.runs))?)?;
+        print(&decision::decisions(&lab, tags)?)?;
+    }
+    if options.wants("connections") {
+        let span = Duration::from_secs(options.seconds);
+        print(&runtime.block_on(connections::table(&lab, span))?)?;
     }
     if options.wants("sign") {
         print(&signs(&runtime, &lab, &options)?)?;
