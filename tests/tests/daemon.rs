@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use signet_tests::lab::KEYRING_PASSPHRASE;
 use signet_tests::steps::{DIGEST, SIZE, has_ended};
 use signet_tests::{Fault, Home, Lab, Output, Run};
 
@@ -192,6 +193,37 @@ fn a_wrong_passphrase_ends_in_5_and_is_not_tried_twice() {
         .exits(5)
         .says("/nonexistent/file");
     sign(&home, "v2").run().ok();
+}
+
+#[test]
+fn whoever_goes_on_guessing_is_made_to_wait_and_what_is_unlocked_goes_on() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    home.has_keyrings();
+    sign(&home, "v1")
+        .env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file())
+        .run()
+        .ok();
+    let unlock = |passphrase: &str| {
+        home.with_descriptors(&[(3, passphrase)])
+            .args(["unlock", "--passphrase-fd", "keyring:3"])
+            .run()
+    };
+    unlock(KEYRING_PASSPHRASE).ok();
+    // The pauses grow, so that one of the next falls into one however slow this machine is.
+    let stopped = (0..14).map(|_| unlock("not this one").exits(5));
+    let stopped = stopped
+        .enumerate()
+        .find(|(_, said)| said.text().contains("too many"));
+    let (wrong, said) = stopped.expect("nobody may guess for ever");
+    assert!(wrong >= 6, "a person may mistype: {wrong}");
+    said.says("wrong passphrases for the keyring: the next one is looked at in");
+    sign_with_nothing(&home, "v2").ok();
+    wait("the right one is looked at again", || {
+        unlock(KEYRING_PASSPHRASE).code() == Some(0)
+    });
+    unlock("not this one").exits(5).says("wrong passphrase for");
+    unlock(KEYRING_PASSPHRASE).ok();
 }
 
 /// A `sign` that has its signatures, and waits for the trust server's answer to its upload, which
