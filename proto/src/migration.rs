@@ -38,6 +38,8 @@ const MAX_HOST: usize = 64;
 const MAX_TEXT: usize = 1024;
 /// Longest signature in hex: RSA with 4,096 bits.
 const MAX_SIGNATURE: usize = 2 * 512;
+/// Longest line of a checkpoint.
+const MAX_CHECKPOINT: usize = 4096;
 /// An X25519 recipient: `age1` and 58 characters of Bech32 (age-encryption.org/v1).
 const RECIPIENT: usize = 62;
 
@@ -170,6 +172,10 @@ pub struct Receipt {
     pub package: String,
     /// A possession proof for each key, by that key.
     pub proofs: Vec<Proof>,
+    /// The checkpoint of the new host's log when it made them, as its line (`docs/log-format.md`);
+    /// absent while that log was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
 }
 
 /// A possession proof.
@@ -267,6 +273,10 @@ impl Receipt {
         };
         if receipt.proofs.iter().any(no_signature) {
             return Err(syntax("a proof in it is no signature"));
+        }
+        let checkpoint = receipt.checkpoint.as_deref().unwrap_or_default();
+        if checkpoint.len() > MAX_CHECKPOINT || checkpoint.contains(char::is_control) {
+            return Err(syntax("the checkpoint in it is none"));
         }
         Ok(receipt)
     }

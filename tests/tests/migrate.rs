@@ -179,7 +179,14 @@ fn keys_move_by_files_and_leave_nothing_behind() {
         .run()
         .ok()
         .says("retire");
-    log.says("moved to");
+    log.says("moved to").says("checkpoint of");
+    // The receipt is a witness of the new host's log, wherever it is kept.
+    two.new
+        .signet()
+        .args(["log", "verify", "--against", text(&receipt)])
+        .run()
+        .ok()
+        .says("unchanged");
 
     migrate(&two.new, &["receive", text(&note)]).ok();
     assert_eq!(state(&two.new), "closed");

@@ -64,6 +64,9 @@ pub(crate) struct New {
     nonce: String,
     pub(crate) package: String,
     pub(crate) keys: Vec<Arrival>,
+    /// The checkpoint of this host's log that goes with the proofs; empty: none.
+    #[serde(default)]
+    pub(crate) checkpoint: String,
     /// When it began: for people only.
     pub(crate) time: i64,
 }
@@ -81,6 +84,7 @@ impl New {
             nonce: String::new(),
             package: String::new(),
             keys: Vec::new(),
+            checkpoint: String::new(),
             time,
         }
     }
@@ -194,6 +198,7 @@ impl New {
                     signature: key.proof.clone(),
                 })
                 .collect(),
+            checkpoint: (!self.checkpoint.is_empty()).then(|| self.checkpoint.clone()),
         })
     }
 

@@ -20,6 +20,7 @@ fn receipt() -> Receipt {
             key: key('1'),
             signature: "00ff".to_owned(),
         }],
+        checkpoint: Some("{}".to_owned()),
     }
 }
 

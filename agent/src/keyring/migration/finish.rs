@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use signet_proto::{migration::Receipt, v1::BackupDone};
-use signet_trust::KeyId;
+use signet_trust::{KeyId, payload::escape};
 
 use super::{Identities, Migrations, done, old_record, step_entry, tell_old};
 use crate::{
@@ -49,6 +49,11 @@ impl Keyring {
                 .await?;
             number = last;
             self.set_index(index);
+            if let Some(line) = &receipt.checkpoint {
+                // This host's log bears witness to what the other's was.
+                let summary = format!("checkpoint of {}'s log: {}", old.to, escape(line));
+                number = self.log(step_entry("witness", summary, person)).await?;
+            }
         }
         // Refused from here on, whatever becomes of the files; the next start goes on with them.
         let ids = old.to_remove();

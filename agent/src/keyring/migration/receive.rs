@@ -138,6 +138,9 @@ impl Keyring {
             }
         }
         new.prove(&made);
+        // The old host keeps the receipt: a witness outside this ledger.
+        let checkpoint = self.checkpoint().await?;
+        new.checkpoint = checkpoint.map(|one| one.to_line()).unwrap_or_default();
         let entries = made
             .iter()
             .map(|(id, _)| NewEntry {

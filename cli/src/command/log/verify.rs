@@ -97,6 +97,10 @@ fn checkpoints(path: &Path, most: usize) -> Result<VecDeque<String>, Failure> {
         let Ok(line) = std::str::from_utf8(&line) else {
             continue;
         };
+        // A migration's receipt has it as a text, the last of its members.
+        let member = format!("{{{}}}", line.trim());
+        let member = serde_json::from_str(&member).unwrap_or(Value::Null);
+        let line = member["checkpoint"].as_str().unwrap_or(line);
         if let Some(start) = line.find(CHECKPOINT) {
             if found.len() == most {
                 found.pop_front();
