@@ -238,6 +238,8 @@ fn a_rule_that_asks_takes_a_yes_and_one_for_a_while_is_a_grant() {
     assert_eq!(consent["channel"], "grant", "{entry}");
     assert_eq!(consent["grant"], grants(&home)[0]["id"], "{entry}");
     home.signet().arg("status").run().ok().says("GRANT");
+    let log = home.signet().args(["log", "show"]).run().ok();
+    log.says("for callers of this session, for 15 minutes (grant ");
     // Locking ends it.
     screen.shows(COMMANDS);
     screen.types("l");

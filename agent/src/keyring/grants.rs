@@ -25,26 +25,7 @@ impl Keyring {
         person: &mut Person<'_>,
         stream: &mut Stream<GrantRequest>,
     ) -> Result<GrantInfo, Fault> {
-        let whom = match &scope {
-            Scope::Session(_, terminal) if terminal.is_empty() => {
-                "callers of this session".to_owned()
-            }
-            Scope::Session(_, terminal) => format!("callers of {terminal}"),
-            Scope::Digests(digests) => {
-                let first = digests.iter().take(3).map(hex::encode);
-                let mut words = first.map(|one| format!("sha256:{one}")).collect::<Vec<_>>();
-                if digests.len() > words.len() {
-                    words.push(format!("{} more", digests.len() - words.len()));
-                }
-                format!("whoever asks, once for each of {}", words.join(", "))
-            }
-        };
-        let of = match gun {
-            "" => "every repository".to_owned(),
-            gun => format!("repositories {}", escape(gun)),
-        };
-        let minutes = time.as_secs().div_ceil(60);
-        let words = format!("approves signatures of {of} for {whom}, for {minutes} minutes");
+        let words = words(&scope, gun, time);
         person.about(vec![words.clone()]);
         if !person.approve(stream, "Give this grant?", false).await? {
             let there = self.file.run(|store| store.status()).await?;
@@ -89,4 +70,26 @@ impl Keyring {
         }
         Ok(revoked)
     }
+}
+
+/// What a grant is for, in the words of prompt and log.
+pub(super) fn words(scope: &Scope, gun: &str, time: Duration) -> String {
+    let whom = match scope {
+        Scope::Session(_, terminal) if terminal.is_empty() => "callers of this session".to_owned(),
+        Scope::Session(_, terminal) => format!("callers of {terminal}"),
+        Scope::Digests(digests) => {
+            let first = digests.iter().take(3).map(hex::encode);
+            let mut words = first.map(|one| format!("sha256:{one}")).collect::<Vec<_>>();
+            if digests.len() > words.len() {
+                words.push(format!("{} more", digests.len() - words.len()));
+            }
+            format!("whoever asks, once for each of {}", words.join(", "))
+        }
+    };
+    let of = match gun {
+        "" => "every repository".to_owned(),
+        gun => format!("repositories {}", escape(gun)),
+    };
+    let minutes = time.as_secs().div_ceil(60);
+    format!("approves signatures of {of} for {whom}, for {minutes} minutes")
 }

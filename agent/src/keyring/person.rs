@@ -11,9 +11,10 @@ use std::{
 use serde::Serialize;
 use signet_proto::v1::{Answer, ClaimedContext, PromptMode, prompt};
 
-use super::{Fault, Keyring, cards::Listening, request, worker::Worker};
+use super::{Fault, Keyring, cards::Listening, grants, request, worker::Worker};
 use crate::{
     daemon::caller::{Caller, CallerFacts},
+    ledger::NewEntry,
     presence::{
         Given, NoSecret, Presence, RequestId, SecretName, SecretRequest, SessionId, Typed,
         approvals::{Scope, Wanted},
@@ -23,6 +24,7 @@ use crate::{
         question,
         stream::{Carries, Stream},
     },
+    service::now,
     store::{KeyStore, StoreError, piv::CardStore},
 };
 
@@ -567,7 +569,20 @@ impl<'a> Person<'a> {
         {
             let scope = Scope::Session(session, self.terminal());
             let time = Duration::from_secs(longer.into());
-            self.keyring.approvals.give(scope, "", time)?;
+            let words = grants::words(&scope, "", time);
+            self.approved = YES_ATTENDED;
+            let given = self.keyring.approvals.give(scope, "", time)?;
+            let entry = NewEntry {
+                kind: "grant",
+                time: now(),
+                summary: format!("{words} (grant {})", given.id),
+                caller: self.caller.describe(),
+                grade: YES_ATTENDED,
+                outcome: "given".to_owned(),
+                facts: self.facts(""),
+                ..NewEntry::default()
+            };
+            self.keyring.log(entry).await?;
         }
         Ok(true)
     }
