@@ -369,7 +369,7 @@ impl Keyring {
         })
         .await?;
         let until = until?;
-        self.broker.opened(None);
+        self.broker.news.opened(None);
         self.checkpoint_anyway().await;
         let until = until
             .duration_since(UNIX_EPOCH)

@@ -6,6 +6,7 @@
 
 pub mod approvals;
 pub mod broker;
+pub mod news;
 pub mod notice;
 pub mod pinentry;
 pub mod prepared;

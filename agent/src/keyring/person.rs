@@ -322,7 +322,7 @@ impl<'a> Person<'a> {
             let error = match (result, wanted) {
                 (Ok(done), _) => {
                     if let Some(session) = held_for {
-                        self.keyring.broker.opened(Some(session));
+                        self.keyring.broker.news.opened(Some(session));
                     }
                     return Ok(done);
                 }
@@ -379,7 +379,7 @@ impl<'a> Person<'a> {
             }
         };
         // Before anything is asked: what is opened from here on is not missed.
-        let opening = self.keyring.broker.opening(self.session());
+        let opening = self.keyring.broker.news.opening(self.session());
         if !self.caller.is_forwarded() {
             match stream.secret(ask, &self.summary).await {
                 Ok(given) => return Ok(Asked::Given(given)),

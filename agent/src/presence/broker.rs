@@ -16,11 +16,11 @@ use signet_proto::v1::{
     RequestOver, WaitingRequest, attend_event::Event, prompt,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
-use super::{PATIENCE, SessionId, question};
+use super::{PATIENCE, news::News, question};
 use crate::{daemon::caller::Caller, key::Secret, keyring::Fault, service::now};
 
 /// Events that an attendant may leave unread.
@@ -28,47 +28,12 @@ const UNREAD: usize = 256;
 /// People who attend at once; far more than have eyes on one machine.
 const MAX_ATTENDANTS: usize = 16;
 
-/// Terminal sessions that are counted apart.
-const MAX_SESSIONS: usize = 1024;
-
 /// Who attends, and what waits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Broker {
     state: Mutex<State>,
-    /// Changes when a secret came to be held: what waits for one may find it now.
-    opened: watch::Sender<Opened>,
-}
-
-/// How often secrets came to be held, for everybody and for callers of one terminal session.
-#[derive(Debug, Default)]
-struct Opened {
-    all: u64,
-    sessions: HashMap<SessionId, u64>,
-}
-
-impl Opened {
-    fn times(&self, session: Option<SessionId>) -> (u64, u64) {
-        let of = session.and_then(|session| self.sessions.get(&session));
-        (self.all, of.copied().unwrap_or(0))
-    }
-}
-
-/// Tells of secrets that come to be held for a request; see [`Broker::opening`].
-#[derive(Debug)]
-pub struct Opening {
-    opened: watch::Receiver<Opened>,
-    session: Option<SessionId>,
-    before: (u64, u64),
-}
-
-impl Opening {
-    /// Resolves when one came to be held since this was made.
-    pub async fn happens(mut self) {
-        let (session, before) = (self.session, self.before);
-        let happened = |opened: &Opened| opened.times(session) != before;
-        // A broker lives as long as the keyring.
-        let _ = self.opened.wait_for(happened).await;
-    }
+    /// Of secrets that come to be held: what waits for one may find it now.
+    pub(crate) news: News,
 }
 
 #[derive(Debug, Default)]
@@ -98,15 +63,6 @@ struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an answer to no prompt of this attendant")]
 pub struct Stray;
-
-impl Default for Broker {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            opened: watch::Sender::default(),
-        }
-    }
-}
 
 impl Broker {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,32 +130,6 @@ impl Broker {
     #[must_use]
     pub fn is_attended(&self) -> bool {
         self.state().attendants.iter().any(|one| !one.silent)
-    }
-
-    /// A secret came to be held, for callers of this session or for everybody.
-    pub fn opened(&self, session: Option<SessionId>) {
-        self.opened.send_modify(|opened| match session {
-            Some(session) if opened.sessions.len() < MAX_SESSIONS => {
-                *opened.sessions.entry(session).or_default() += 1;
-            }
-            Some(_) => {
-                opened.sessions.clear();
-                opened.all += 1;
-            }
-            None => opened.all += 1,
-        });
-    }
-
-    /// Tells of secrets that come to be held from now on for callers of this session.
-    #[must_use]
-    pub fn opening(&self, session: Option<SessionId>) -> Opening {
-        let opened = self.opened.subscribe();
-        let before = opened.borrow().times(session);
-        Opening {
-            opened,
-            session,
-            before,
-        }
     }
 
     /// A request waits for something from now on; attendants are shown it until it is dropped.
@@ -515,26 +445,6 @@ mod tests {
         assert!(matches!(over, Event::PromptOver(over) if over.reason == "withdrawn"));
         let over = events.recv().await.unwrap().event.unwrap();
         assert!(matches!(over, Event::RequestOver(_)));
-    }
-
-    #[tokio::test]
-    async fn what_is_held_for_one_session_is_no_news_to_another() {
-        let broker = broker();
-        let [mine, other] = [1, 2].map(|id| Some(SessionId(id)));
-        let opening = broker.opening(mine);
-        let news = opening.happens();
-        tokio::pin!(news);
-        broker.opened(other);
-        tokio::select! {
-            biased;
-            () = &mut news => panic!("it is held for others"),
-            () = std::future::ready(()) => {}
-        }
-        broker.opened(mine);
-        news.await;
-        let opening = broker.opening(None);
-        broker.opened(None);
-        opening.happens().await;
     }
 
     #[tokio::test]
