@@ -202,7 +202,9 @@ fn serve(background: bool) -> anyhow::Result<()> {
     // Dropped here: stores forget, the ledger is closed. Then the socket goes, then the lock.
     runtime.shutdown_timeout(LAST);
     made.remove();
-    made_forward.map(socket::Made::remove);
+    if let Some(made) = made_forward {
+        made.remove();
+    }
     drop(home);
     tracing::info!("stopped");
     result.context("cannot serve")
