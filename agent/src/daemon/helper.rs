@@ -49,7 +49,7 @@ const MAX_SAID: usize = 16 * 1024;
 const START: Duration = Duration::from_secs(10);
 /// How long it may take to tell what a process runs: a caller waits for it to be accepted.
 const TELL: Duration = Duration::from_millis(500);
-/// Longest path of a program, as readlink(2) gives it (`PATH_MAX`).
+/// Longest path that readlink(2) gives (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
 
 /// What became of a command.
@@ -420,10 +420,8 @@ impl Questions {
     }
 }
 
-const _: () = assert!(
-    MAX_PACKET <= 128 * 1024,
-    "below what a socket holds by default"
-);
+// Below what a socket holds by default.
+const _: () = assert!(MAX_PACKET <= 128 * 1024);
 
 #[cfg(test)]
 mod tests {
