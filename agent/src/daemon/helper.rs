@@ -13,6 +13,8 @@
 
 mod permitted;
 mod process;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::{
@@ -49,6 +51,8 @@ const MAX_SAID: usize = 16 * 1024;
 const START: Duration = Duration::from_secs(10);
 /// How long it may take to tell what a process runs: a caller waits for it to be accepted.
 const TELL: Duration = Duration::from_millis(500);
+/// How long it is not asked after it did not answer in time.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Longest path that readlink(2) gives (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
 
@@ -73,8 +77,8 @@ struct Questions {
     socket: OwnedFd,
     /// Of the last question.
     number: u64,
-    /// It did not answer once, and is not asked again.
-    silent: bool,
+    /// It did not answer, and is not asked again before this time.
+    silent: Option<Instant>,
 }
 
 /// The forked one.
@@ -117,7 +121,7 @@ impl Helper {
         let questions = Questions {
             socket,
             number: 0,
-            silent: false,
+            silent: None,
         };
         let helper = Self {
             orders,
@@ -384,18 +388,22 @@ impl Helper {
             .questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if questions.silent {
+        if questions.silent.is_some_and(|until| Instant::now() < until) {
             return None;
         }
         match questions.ask(question, pid) {
-            Ok(told) => Some(told),
+            Ok(told) => {
+                questions.silent = None;
+                Some(told)
+            }
             Err(error) => {
-                questions.silent = true;
-                tracing::warn!(
-                    %error,
-                    "the helper process does not answer: callers' programs are unknown until the \
-                     agent is restarted"
-                );
+                if questions.silent.is_none() {
+                    tracing::warn!(
+                        %error,
+                        "the helper process does not answer: callers' programs are unknown"
+                    );
+                }
+                questions.silent = Some(Instant::now() + PAUSE);
                 None
             }
         }
@@ -407,93 +415,18 @@ impl Questions {
         self.number += 1;
         wire::send(&self.socket, &wire::ask(self.number, question, pid), &[])?;
         let mut buffer = [0; 8 + MAX_PATH];
-        let (len, fds) = wire::receive(&self.socket, &mut buffer)?;
-        let told = buffer.get(..len).and_then(wire::read_told);
-        let (number, path) = told.ok_or_else(|| io::Error::other("it is gone"))?;
-        if number != self.number {
-            return Err(io::Error::other("it answers another question"));
+        loop {
+            let (len, fds) = wire::receive(&self.socket, &mut buffer)?;
+            let told = buffer.get(..len).and_then(wire::read_told);
+            let (number, path) = told.ok_or_else(|| io::Error::other("it is gone"))?;
+            // Answers to earlier questions that came too late are passed over.
+            if number == self.number {
+                let program = fds.into_iter().next().map(File::from);
+                return Ok((path.map(PathBuf::from), program));
+            }
         }
-        Ok((
-            path.map(PathBuf::from),
-            fds.into_iter().next().map(File::from),
-        ))
     }
 }
 
 // Below what a socket holds by default.
 const _: () = assert!(MAX_PACKET <= 128 * 1024);
-
-#[cfg(test)]
-mod tests {
-    use std::io::{BufRead as _, BufReader};
-
-    use super::*;
-
-    fn shell(script: &str, input: &str, patience: Duration) -> Ran {
-        let command = ["/bin/sh", "-c", script].map(str::to_owned);
-        run(&command, input, patience).unwrap()
-    }
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_command_gets_the_text_and_nothing_of_our_environment() {
-        let ran = shell("cat; env", "the line\n", MINUTE);
-        let said = String::from_utf8(ran.said).unwrap();
-        assert!(
-            said.starts_with("the line\n") && !said.contains("CARGO"),
-            "{said}"
-        );
-        assert!(ran.status.unwrap().success());
-        assert_eq!(shell("exit 3", "", MINUTE).status.unwrap().code(), Some(3));
-    }
-
-    #[test]
-    fn what_it_says_and_how_long_it_takes_is_bounded() {
-        let ran = shell("head -c 1000000 /dev/zero", "", MINUTE);
-        assert_eq!(
-            (ran.said.len(), ran.status.unwrap().code()),
-            (MAX_SAID, Some(0))
-        );
-        // It and its child, neither of which reads what it is sent.
-        let long = "x".repeat(1 << 20);
-        let ran = shell(
-            "echo begun; sleep 1000 & sleep 1000",
-            &long,
-            Duration::from_millis(300),
-        );
-        assert!(ran.status.is_none());
-        assert_eq!(ran.said, b"begun\n");
-        let missing = run(&["/nowhere/at/all".to_owned()], "", MINUTE).unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_long_input_is_read_whole_while_the_program_talks() {
-        let long = "x".repeat(1 << 20);
-        let ran = shell("cat | wc -c; cat /dev/null", &long, MINUTE);
-        assert_eq!(String::from_utf8(ran.said).unwrap().trim(), "1048576");
-    }
-
-    #[test]
-    fn one_can_talk_with_a_program_and_dropping_it_kills_it_and_its_children() {
-        let script = "echo hello $NAME; read line; echo got $line; sleep 1000 & sleep 1000";
-        let arguments = ["-c", script].map(OsString::from);
-        let env = [(OsString::from("NAME"), OsString::from("you"))];
-        let child = spawn(Path::new("/bin/sh"), &arguments, &env).unwrap();
-        let mut lines = BufReader::new(child.stream.try_clone().unwrap()).lines();
-        assert_eq!(lines.next().unwrap().unwrap(), "hello you");
-        (&child.stream).write_all(b"it\n").unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), "got it");
-        assert!(child.wait(Duration::ZERO).unwrap().is_none());
-        drop(child);
-        // The end of the stream: nobody has its other end any more.
-        assert!(lines.next().is_none());
-
-        let child = spawn(Path::new("/bin/sh"), &["-c".into(), "exit 7".into()], &[]).unwrap();
-        let status = child.wait(MINUTE).unwrap().unwrap();
-        assert_eq!(status.code(), Some(7));
-        let missing = spawn(Path::new("/nowhere/at/all"), &[], &[]).unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    }
-}
