@@ -136,6 +136,7 @@ impl Agent for Script {
             pid: 1,
             home: self.home.clone(),
             docker_dir: String::new(),
+            forwarded: false,
         }))
     }
 
