@@ -57,6 +57,28 @@ impl Tags {
         self.iter().map(|(tag, _)| tag)
     }
 
+    /// The tags of this and of another, in rising order and each once, with the target that it has
+    /// here and the one that it has there. One pass over both, where looking each up would be a
+    /// search for each.
+    pub fn beside<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, Option<TargetRef<'a>>, Option<TargetRef<'a>>)> {
+        let (mut here, mut there) = (self.iter().peekable(), other.iter().peekable());
+        std::iter::from_fn(move || {
+            let order = match (here.peek(), there.peek()) {
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return None,
+            };
+            let ours = here.next_if(|_| order.is_le());
+            let theirs = there.next_if(|_| order.is_ge());
+            let (tag, _) = ours.or(theirs)?;
+            Some((tag, ours.map(|(_, t)| t), theirs.map(|(_, t)| t)))
+        })
+    }
+
     /// Adds or replaces a tag; moves all that come after it.
     pub fn insert(&mut self, tag: String, target: Target) {
         let mut entry = Vec::new();
@@ -117,12 +139,18 @@ impl Tags {
         read_entry(&self.packed[self.start(index)..self.start(index + 1)])
     }
 
+    /// The text of a tag, without reading the rest of its entry.
+    fn tag(&self, index: usize) -> &[u8] {
+        let (len, rest) = read_number(&self.packed[self.start(index)..self.start(index + 1)]);
+        &rest[..len as usize]
+    }
+
     /// Where a tag is, or would be.
     fn search(&self, tag: &str) -> Result<usize, usize> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.entry(middle).0.cmp(tag) {
+            match self.tag(middle).cmp(tag.as_bytes()) {
                 Ordering::Equal => return Ok(middle),
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
@@ -311,6 +339,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn two_side_by_side_are_what_each_has(
+            here in prop::collection::btree_map("[abc]{0,2}", 0..3_u64, 0..9),
+            there in prop::collection::btree_map("[abc]{0,2}", 0..3_u64, 0..9),
+        ) {
+            let packed = |map: &BTreeMap<String, u64>| -> Tags {
+                let entries = map.iter().map(|(tag, number)| (tag.clone(), target(*number, None)));
+                entries.collect()
+            };
+            let (ours, theirs) = (packed(&here), packed(&there));
+            let seen: Vec<_> = ours.beside(&theirs).collect();
+            let tags: std::collections::BTreeSet<_> = here.keys().chain(there.keys()).collect();
+            let expected: Vec<_> = tags
+                .into_iter()
+                .map(|tag| (tag.as_str(), ours.get(tag), theirs.get(tag)))
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+
         #[test]
         fn it_changes_as_a_map_does(
             changes in prop::collection::vec(("[abc]{0,2}", prop::option::of(0..5_u64)), 0..40)

@@ -3,7 +3,7 @@
 use super::Item;
 use crate::{
     base::VerifiedBase,
-    document::{Document, Targets},
+    document::{Document, Tags, Targets},
 };
 
 /// SHA-256 digests to which a request points tags, each once, if it does nothing else but what
@@ -29,20 +29,19 @@ pub fn added_digests(base: Option<&VerifiedBase>, items: &[Item]) -> Option<Vec<
 }
 
 fn added(old: Option<&Targets>, new: &Targets, digests: &mut Vec<[u8; 32]>) -> Option<()> {
-    let (before, delegations) = match old {
-        Some(old) => (Some(&old.targets), Some(&old.delegations)),
-        None => (None, None),
-    };
-    let same = delegations.map_or_else(
+    let same = old.map_or_else(
         || new.delegations == Default::default(),
-        |old| *old == new.delegations,
+        |old| old.delegations == new.delegations,
     );
-    let gone = before.is_some_and(|old| old.keys().any(|tag| !new.targets.contains_key(tag)));
-    if !same || gone {
+    if !same {
         return None;
     }
-    for (tag, target) in &new.targets {
-        if before.and_then(|old| old.get(tag)) == Some(target) {
+    let nothing = Tags::default();
+    let old_tags = old.map_or(&nothing, |old| &old.targets);
+    for (_, before, after) in old_tags.beside(&new.targets) {
+        // None: the tag is removed.
+        let target = after?;
+        if before == Some(target) {
             continue;
         }
         let mut hashes = target.hashes.iter();

@@ -196,10 +196,10 @@ impl Words<'_> {
         let old_tags = old.map_or(&empty, |old| &old.targets);
         let (mut added, mut changed) = (Shown::new("added"), Shown::new("changed"));
         let mut removed = Shown::new("removed");
-        for (tag, target) in &targets.targets {
-            match old_tags.get(tag) {
-                Some(before) if before == target => {}
-                Some(before) => changed.push(|| {
+        for (tag, before, after) in old_tags.beside(&targets.targets) {
+            match (before, after) {
+                (Some(before), Some(target)) if before == target => {}
+                (Some(before), Some(target)) => changed.push(|| {
                     format!(
                         "  ~ {} {} → {}",
                         escape(tag),
@@ -207,14 +207,14 @@ impl Words<'_> {
                         content(target)
                     )
                 }),
-                None => added.push(|| format!("  + {} {}", escape(tag), content(target))),
+                (None, Some(target)) => {
+                    added.push(|| format!("  + {} {}", escape(tag), content(target)));
+                }
+                (Some(before), None) => {
+                    removed.push(|| format!("  - {} was {}", escape(tag), digest(before)));
+                }
+                (None, None) => {}
             }
-        }
-        for (tag, before) in old_tags
-            .into_iter()
-            .filter(|(tag, _)| !targets.targets.contains_key(tag))
-        {
-            removed.push(|| format!("  - {} was {}", escape(tag), digest(before)));
         }
         for list in [added, changed, removed] {
             list.into_lines(lines);
