@@ -2,7 +2,7 @@
 //!
 //! Landlock (landlock(7)) leaves it its home, the directory of its socket, Docker's keys, the
 //! witness of the log, and for reading its settings, `/proc`, `/sys` and libraries. A system-call
-//! filter (seccomp(2), [`filter`]) leaves it what files, unix sockets and threads need. Programs run
+//! filter (seccomp(2), `filter`) leaves it what files, unix sockets and threads need. Programs run
 //! in the `helper`, which is outside.
 //!
 //! Both hold for the calling thread and those that it starts, so they are applied before there are

@@ -3,7 +3,7 @@
 //!
 //! A [`Notifier`] holds the set of what is to be shown, not a queue: whoever shows it looks at the
 //! set when it changes. So telling costs a short lock and never waits, what is over before anybody
-//! saw it is never shown, and a flood of requests costs [`MAX_SHOWN`] notices. Nothing here knows
+//! saw it is never shown, and a flood of requests costs `MAX_SHOWN` notices. Nothing here knows
 //! how they are shown; where nobody does, they are told to nobody.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
