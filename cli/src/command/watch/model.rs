@@ -229,7 +229,7 @@ mod tests {
         assert!(
             matches!(model.key(Key::Byte(b'y'), quiet), Action::Answer(answer) if answer.prompt_id == "b")
         );
-        assert_eq!(model.key(Key::Byte(b'q'), quiet), Action::End);
+        assert_eq!(model.key(Key::Byte(b'q'), quiet + LONG), Action::End);
     }
 
     #[test]
