@@ -12,6 +12,8 @@ use crate::lab::command::{Run as _, clean};
 #[derive(Debug)]
 pub struct Screen {
     socket: PathBuf,
+    /// Where the exit code is, once there is one.
+    status: PathBuf,
 }
 
 impl Screen {
@@ -22,11 +24,11 @@ impl Screen {
     #[must_use]
     pub fn start(dir: &Path, command: &Command) -> Self {
         let config = dir.join("tmux.conf");
-        // What ended is still to be read.
-        let settings = "set -g remain-on-exit on\nset -g status off\nset -s escape-time 0\n";
+        let settings = "set -g status off\nset -s escape-time 0\n";
         std::fs::write(&config, settings).expect("the directory is ours");
         let screen = Self {
             socket: dir.join("tmux"),
+            status: dir.join("status"),
         };
         let mut tmux = screen.tmux();
         // The server hands its own environment on.
@@ -38,6 +40,9 @@ impl Screen {
         tmux.arg("-f")
             .arg(config)
             .args(["new-session", "-d", "-x", "100", "-y", "30"])
+            // What ended is still to be read, and how: tmux itself may miss that.
+            .args(["sh", "-c", "s=$0; \"$@\"; echo $? >\"$s\"; read -r _"])
+            .arg(&screen.status)
             .arg(command.get_program())
             .args(command.get_args());
         if let Some(dir) = command.get_current_dir() {
@@ -134,26 +139,22 @@ impl Screen {
     /// When tmux has ended.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        let pid = self.fact("#{pane_pid}").parse().ok();
+        let shell = self.fact("#{pane_pid}");
+        let children = format!("/proc/{shell}/task/{shell}/children");
+        let children = std::fs::read_to_string(children).expect("the shell is there");
+        let pid = children.trim().parse().ok();
         pid.and_then(Pid::from_raw).expect("a process ID")
     }
 
-    /// Waits for the end, which must be this exit code, and returns what is on the screen.
+    /// Waits for the end, which must be this exit code. What it left may be shown a moment later.
     ///
     /// # Panics
     /// When it ends otherwise, or does not.
     #[track_caller]
-    #[allow(
-        clippy::must_use_candidate,
-        reason = "its panic is what most callers want"
-    )]
-    pub fn exits(&self, code: i32) -> String {
-        self.until("ended", |_| !self.fact("#{pane_dead_status}").is_empty());
-        // tmux says so in a line of its own, above which the others move.
-        let whole = ["capture-pane", "-p", "-S", "-50"];
-        let text = self.tmux().args(whole).run().ok().stdout;
-        assert_eq!(self.fact("#{pane_dead_status}"), code.to_string(), "{text}");
-        text
+    pub fn exits(&self, code: i32) {
+        let ended = || std::fs::read_to_string(&self.status).unwrap_or_default();
+        let text = self.until("ended", |_| ended().ends_with('\n'));
+        assert_eq!(ended().trim(), code.to_string(), "{text}");
     }
 }
 
