@@ -7,6 +7,7 @@ mod dispatch;
 mod keys;
 mod log;
 mod presence;
+mod rate;
 mod signer;
 pub mod status;
 
@@ -20,7 +21,7 @@ use signet_proto::v1::{SignEvent, SignRequest};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Request, Status, transport::Server};
 
-use self::dispatch::Dispatch;
+use self::{dispatch::Dispatch, rate::Rate};
 use crate::{
     config::Config,
     daemon::{caller::Caller, incoming::Incoming},
@@ -41,6 +42,10 @@ const HEADERS: u32 = 16 * 1024;
 /// Bytes of requests held in memory at once, in [`Shared::UNIT`]s.
 const IN_FLIGHT: usize = 128 * 1024 * 1024;
 
+/// Requests of other machines at once, and one more each so long: a person confirms every one.
+const BURST: u32 = 60;
+const REFILL: Duration = Duration::from_secs(1);
+
 /// What all services share.
 #[derive(Debug)]
 pub struct Shared {
@@ -54,6 +59,8 @@ pub struct Shared {
     pub(crate) max_request: u64,
     /// How long nobody is connected before the agent ends by itself.
     pub(crate) idle_exit: Option<Duration>,
+    /// How fast other machines may ask.
+    pub(crate) forwarded: Rate,
     stopping: watch::Sender<bool>,
 }
 
@@ -71,6 +78,7 @@ impl Shared {
             started_at: now(),
             room: Arc::new(Semaphore::new(IN_FLIGHT / Self::UNIT)),
             max_request: config.max_request,
+            forwarded: Rate::new(BURST, REFILL),
             idle_exit: config.idle_exit,
             stopping: watch::Sender::new(false),
         }

@@ -294,6 +294,16 @@ fn a_process_of_a_container_is_told_by_what_the_kernel_shows_of_it() {
 #[test]
 fn what_a_forwarder_carries_is_never_asked_about_on_its_own_stream() {
     let scene = Scene::new();
+    let key = scene.forge.key_id(&RoleName::Targets).to_string();
+    scene.home.signet().args(["agent", "stop"]).run().ok();
+    let dir = scene.home.user_home().join(".config/signet");
+    fs::create_dir_all(&dir).expect("the home is ours");
+    fs::write(
+        dir.join("agent.toml"),
+        format!("[forward]\nkeys = [{key:?}]\n"),
+    )
+    .expect("the home is ours");
+    scene.home.signet().args(["agent", "start"]).run().ok();
     // A program of the name is enough, as ssh itself is hidden where it is undumpable.
     let ssh: PathBuf = scene.home.user_home().join("socat");
     fs::copy("/usr/bin/python3", &ssh).expect("the home is ours");

@@ -10,7 +10,7 @@ use signet_proto::v1::{
     self, agent_client::AgentClient, keys_client::KeysClient, log_client::LogClient,
     presence_client::PresenceClient, report::Outcome, sign_event::Event,
 };
-use signet_tests::forge::{Edition, Forge, with_tag};
+use signet_tests::forge::{Edition, Forge, with_delegations, with_tag};
 use signet_tests::lab::KEYRING_PASSPHRASE;
 use signet_tests::raw::{Ask, Raw, Refused};
 use signet_tests::{Home, Lab, Run};
@@ -122,7 +122,7 @@ fn another_machine_may_list_the_named_keys_and_sign_and_nothing_else() {
     );
     let (exit, code, why) = failure(&scene.there, &ask);
     assert_eq!((exit, code.as_str()), (4, "policy"), "{why}");
-    assert!(why.contains("forward"), "{why}");
+    assert!(why.contains("other machines"), "{why}");
 
     // Everything else that the agent does.
     let there = &scene.there;
@@ -190,6 +190,73 @@ fn another_machine_may_list_the_named_keys_and_sign_and_nothing_else() {
         assert!(status.message().contains("forwarded"), "{what}: {status}");
     }
     assert!(scene.home.agent_pid().is_some(), "it was not stopped");
+}
+
+#[test]
+fn the_key_that_is_judged_is_the_one_that_signs_whatever_a_document_calls_it() {
+    let lab = Lab::builder().build();
+    let home = lab.home();
+    home.has_keyrings();
+    let mut forge = Forge::new(GUN);
+    let [releases, mine]: [RoleName; 2] =
+        ["targets/releases", "targets/mine"].map(|name| name.parse().expect("a role"));
+    forge.add_signer(&releases);
+    forge.add_signer(&mine);
+    let targets = RoleName::Targets;
+    forge.import(&home, &[targets.clone(), releases.clone(), mine.clone()]);
+    let short = |role: &RoleName| forge.key_id(role).to_string()[..10].to_owned();
+    home.signet().args(["agent", "stop"]).run().ok();
+    // And a rule about the key that is not offered, for those who ask here.
+    settings(
+        &home,
+        &format!(
+            "[forward]\nkeys = [{:?}, {:?}]\n[[policy]]\nname = \"mine\"\nkeys = [{:?}]\ndo = \"deny\"\n",
+            short(&targets),
+            short(&releases),
+            short(&mine)
+        ),
+    );
+    home.unlocks();
+    let here = Raw::connect(&home);
+    let there = Raw::connect_to(&home, &forward_socket(&home));
+
+    let mut edition = forge.edition(5);
+    let top = with_delegations(edition.top(), &[(&releases, forge.key(&releases))]);
+    let signer = with_tag(edition.top(), 5, "v0");
+    edition.targets.insert(targets.clone(), top);
+    edition.targets.insert(releases.clone(), signer);
+    // The next one says that the offered ID is another key's.
+    let named = forge.key_id(&releases);
+    let mut next = with_tag(edition.top(), 6, "v1");
+    let public = forge.key(&mine).public().clone();
+    next.delegations.keys.insert(named, public);
+    let signer = with_tag(&edition.targets[&releases], 6, "v1");
+    let ask = Ask::new(GUN, Some(forge.documents(&edition)))
+        .item(&targets, &next, forge.key_id(&targets))
+        .item(&releases, &signer, named)
+        .reporting(Some(Outcome::Rejected));
+    // Whatever comes of it, with every yes that it wants.
+    let mut attendant = here.attend().expect("he attends");
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| there.ask(&ask));
+        while !asking.is_finished() {
+            match attendant.hear().expect("he attends") {
+                Some(v1::attend_event::Event::Prompt(prompt)) => {
+                    let id = prompt.prompt.expect("a prompt").id;
+                    attendant.answer(&id, v1::answer::Answer::Yes(true));
+                }
+                Some(v1::attend_event::Event::Entry(_)) => break,
+                _ => {}
+            }
+        }
+    });
+    let _ = here.ask(&ask);
+    let mine = forge.key_id(&mine).to_string();
+    let log = here.log();
+    let by_it = log
+        .iter()
+        .find(|entry| entry.kind == "sign" && entry.key_id == mine);
+    assert!(by_it.is_none(), "{by_it:?}");
 }
 
 #[test]

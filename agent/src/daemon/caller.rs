@@ -24,7 +24,14 @@ use super::helper;
 use crate::presence::SessionId;
 
 /// Programs that carry other machines' requests: what comes through them is treated as forwarded.
-const FORWARDERS: [&str; 5] = ["ssh", "sshd", "sshd-session", "sshd-auth", "socat"];
+const FORWARDERS: [&str; 6] = [
+    "ssh",
+    "sshd",
+    "sshd-session",
+    "sshd-auth",
+    "socat",
+    "socat1",
+];
 
 /// `SO_PEERPIDFD` (Linux 6.5), the same number on every architecture but parisc and sparc.
 const SO_PEERPIDFD: libc::c_int = 77;
@@ -163,17 +170,16 @@ impl Caller {
     /// by a held secret alone.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
-        if self.forwarded {
-            return true;
-        }
-        let named = self.exe.as_deref().and_then(Path::file_name);
-        let name = match named {
-            Some(name) => name.to_str(),
-            // sshd gives up its user: the kernel hides its program, but not its name.
-            None => self.stat.as_ref().map(|stat| stat.comm.as_str()),
-        };
-        // A replaced binary shows as `ssh (deleted)`.
-        name.is_some_and(|name| FORWARDERS.contains(&name.trim_end_matches(" (deleted)")))
+        let program = self.exe.as_deref().and_then(Path::file_name);
+        // sshd gives up its user: the kernel hides its program, but not its name. Who calls himself
+        // by one of these names is taken at his word.
+        let name = self.stat.as_ref().map(|stat| stat.comm.as_str());
+        let mut names = [program.and_then(|name| name.to_str()), name].into_iter();
+        self.forwarded
+            || names.any(|name| {
+                // A replaced binary shows as `ssh (deleted)`.
+                name.is_some_and(|name| FORWARDERS.contains(&name.trim_end_matches(" (deleted)")))
+            })
     }
 
     /// For the log: `pid 4711 /usr/bin/signet`.
@@ -438,6 +444,10 @@ mod tests {
         caller.exe = Some("/usr/bin/ssh (deleted)".into());
         assert!(caller.is_forwarded());
         caller.exe = Some("/usr/bin/signet".into());
+        assert!(caller.is_forwarded(), "by the name that it gives itself");
+        caller.stat.as_mut().unwrap().comm = "signet".to_owned();
         assert!(!caller.is_forwarded());
+        caller.exe = Some("/usr/bin/socat1".into());
+        assert!(caller.is_forwarded());
     }
 }

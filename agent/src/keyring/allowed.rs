@@ -6,11 +6,12 @@ use std::sync::Arc;
 use signet_proto::v1::{ExplainReply, ExplainRequest};
 use signet_trust::{
     Gun, KeyId, RoleName,
+    base::VerifiedBase,
     document::Document,
     payload::{Item, Payload},
 };
 
-use super::{Fault, Keyring};
+use super::{Fault, Keyring, sign::listed_key};
 use crate::{
     daemon::caller::Caller,
     ledger::IndexEntry,
@@ -20,6 +21,10 @@ use crate::{
 
 /// Signatures are counted over this long, in seconds.
 const DAY: i64 = 24 * 60 * 60;
+
+/// Repository, verified base, all items of a request, and where the step that is asked about begins
+/// among them.
+pub(super) type Step<'a> = (&'a Gun, Option<&'a VerifiedBase>, &'a [Item], usize);
 
 /// What the policy asks of a whole request.
 #[derive(Clone, Debug, Default)]
@@ -58,38 +63,38 @@ impl Keyring {
         *current = Arc::new(policy);
     }
 
-    /// Asks the policy about every document and key.
+    /// Asks the policy about every document and key of the step that begins with item `from`. A key
+    /// is what would sign, whatever a document calls it.
     ///
     /// # Errors
     ///
     /// [`Fault::Policy`] when a rule refuses one of them.
     pub(super) async fn allowed(
         &self,
-        gun: &Gun,
-        items: &[Item],
+        (gun, base, items, from): Step<'_>,
         caller: &Caller,
         overrides: bool,
     ) -> Result<Allowed, Fault> {
         let policy = self.policy();
         let mut allowed = Allowed::default();
-        if policy.is_empty() && !caller.forwarded {
+        let forwarded = caller.is_forwarded();
+        if policy.is_empty() && !forwarded {
             return Ok(allowed);
         }
         let index = self.index();
         let cgroup = caller.facts().cgroup();
-        for item in items {
+        for item in items.iter().skip(from) {
             for listed in &item.key_ids {
-                // A root key is listed by the ID of its certificate.
-                let entry = index.get(listed).or_else(|| {
-                    let mut keys = index.values();
-                    keys.find(|key| key.certificates.contains(listed))
-                });
-                let id = entry.map_or(*listed, |entry| entry.id);
+                // One that nothing lists signs nothing: the guard says so.
+                let public = listed_key(items, base, &item.role, listed);
+                let id = public.and_then(|key| key.canonical_id().ok());
+                let id = id.unwrap_or(*listed);
+                let entry = index.get(&id);
                 let label = entry.map_or("", |entry| &entry.label);
-                if caller.forwarded && !self.is_forwarded(&id.to_string(), label) {
+                if forwarded && !self.is_forwarded(&id.to_string(), label) {
                     return Err(Fault::Policy {
                         rule: "forward".to_owned(),
-                        why: format!("the forward socket does not offer key {id}"),
+                        why: format!("key {id} is not among those that other machines may use"),
                     });
                 }
                 let (payload, expires) = kind(&item.payload);

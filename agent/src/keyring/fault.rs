@@ -150,6 +150,9 @@ pub enum Fault {
     /// The client did not send the rest in time.
     #[error("the rest of the request did not come within two minutes")]
     Slow,
+    /// Other machines ask faster than anybody could answer.
+    #[error("too many requests of other machines, or too many of them wait already")]
+    TooMany,
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,

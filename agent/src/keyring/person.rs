@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::Serialize;
-use signet_proto::v1::{Answer, ClaimedContext, PromptMode, prompt};
+use signet_proto::v1::{ClaimedContext, PromptMode, prompt};
 
 use super::{Fault, Keyring, cards::Listening, grants, request, worker::Worker};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         broker::Waits,
         pinentry::Terminal,
         prepared::Prepared,
-        question,
+        question::{self, Answered},
         stream::{Carries, Stream},
     },
     service::now,
@@ -110,8 +110,7 @@ impl<'a> Person<'a> {
         mode: PromptMode,
         assume_yes: bool,
     ) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let request = RequestId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let request = next_request();
         let session = own_session(caller);
         Self {
             keyring,
@@ -141,15 +140,18 @@ impl<'a> Person<'a> {
 
     /// Has attendants see the request, and what it waits for, from now on.
     pub(super) fn show<M: Carries>(&mut self, stream: &mut Stream<M>) {
-        stream.set_shown(Some(Arc::clone(self.shown())));
+        // Too many of other machines: those that wait already are shown.
+        let shown = self.shown().ok().cloned();
+        stream.set_shown(shown);
     }
 
-    fn shown(&mut self) -> &Arc<Waits> {
-        let (broker, caller) = (&self.keyring.broker, &self.caller);
-        self.shown.get_or_insert_with(|| {
+    fn shown(&mut self) -> Result<&Arc<Waits>, Fault> {
+        if self.shown.is_none() {
             let (claimed, summary) = (self.claimed.clone(), self.summary.clone());
-            Arc::new(broker.begin(caller, claimed, summary))
-        })
+            let waits = self.keyring.broker.begin(&self.caller, claimed, summary)?;
+            self.shown = Some(Arc::new(waits));
+        }
+        Ok(self.shown.as_ref().expect("set above"))
     }
 
     /// Sets whether the last try of a PIN may be spent.
@@ -241,13 +243,15 @@ impl<'a> Person<'a> {
 
     /// Forgets what was given: what comes is another change.
     pub(super) fn forget(&mut self) {
+        self.end();
+        // Under another name, so that nothing a store still holds for this one can answer.
+        self.request = next_request();
         if let Some(prepared) = &mut self.prepared {
-            prepared.forget();
+            prepared.forget(self.request);
         }
         self.approved = 0;
         self.answered_by = None;
         self.grant = None;
-        self.end();
     }
 
     /// Runs `work` on a store, asking the person for whatever it turns out to need.
@@ -396,7 +400,7 @@ impl<'a> Person<'a> {
         match answer {
             None if self.caller.is_forwarded() => Err(Fault::Forwarded),
             None => Ok(Asked::Nobody),
-            Some(answer) => match question::secret(answer.answer) {
+            Some(answered) => match question::secret(answered.reply) {
                 Ok(given) => Ok(Asked::Given(given)),
                 Err(Fault::NoSecret(NoSecret::Unavailable)) => Ok(Asked::Nobody),
                 Err(fault) => Err(fault),
@@ -411,11 +415,11 @@ impl<'a> Person<'a> {
         question: &prompt::Ask,
         waits_for: &str,
         grant_seconds: u32,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<Answered>, Fault> {
         if self.mode == PromptMode::None {
             return Ok(None);
         }
-        let shown = Arc::clone(self.shown());
+        let shown = Arc::clone(self.shown()?);
         shown.says(waits_for);
         let keyring = self.keyring;
         let notifier = keyring.notifier();
@@ -558,7 +562,7 @@ impl<'a> Person<'a> {
             return Ok(false);
         };
         let longer = answer.grant_seconds.min(grant_seconds);
-        match question::yes(answer.answer) {
+        match question::yes(answer.reply) {
             Ok(true) => {}
             Ok(false) => return Err(Fault::Declined),
             Err(Fault::NoSecret(NoSecret::Unavailable)) => return Ok(false),
@@ -593,6 +597,11 @@ impl<'a> Person<'a> {
             self.keyring.end_request(self.request);
         }
     }
+}
+
+fn next_request() -> RequestId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The terminal session to which what a person says belongs. Facts that may be another process's

@@ -10,11 +10,11 @@ mod release;
 use std::sync::Arc;
 
 pub use self::head::read_request;
+use self::{head::Room, release::Released};
 pub(super) use self::{
     head::{Head, claimed},
     release::claims,
 };
-use self::{head::Room, release::Released};
 use super::{
     Fault, Keyring, Person,
     allowed::Allowed,
@@ -196,6 +196,9 @@ impl Request<'_> {
     ) -> Result<(), Fault> {
         stream.set_finishing(false);
         stream.admit()?;
+        if self.person.caller.is_forwarded() && !self.shared.forwarded.take() {
+            return Err(Fault::TooMany);
+        }
         if let Some(open) = self.open.take().filter(|open| !open.items.is_empty()) {
             self.earlier = Some(open);
         }
@@ -351,7 +354,11 @@ impl Request<'_> {
             creating: open.created.is_some(),
         };
         self.keyring
-            .allowed(gun, &open.items[before..], &self.person.caller, false)
+            .allowed(
+                (gun, open.base.as_ref(), &open.items, before),
+                &self.person.caller,
+                false,
+            )
             .await?;
         let mut pass = match check(&history, &question) {
             Ok(pass) => pass,
@@ -374,7 +381,9 @@ impl Request<'_> {
         }
         let supersedes = self.superseded(&pass, &turn).await?;
         let mut summary = self.summary(&history, &pass, &supersedes, before);
-        let allowed = self.put_to_policy(&mut pass, &mut summary, before).await?;
+        let allowed = self
+            .put_to_policy(&mut pass, &mut summary, before, stream)
+            .await?;
         self.announce_first_use(&pass, stream).await?;
         let open = self
             .open
@@ -428,6 +437,7 @@ impl Request<'_> {
         pass: &mut Pass,
         summary: &mut Vec<String>,
         from: usize,
+        stream: &mut Stream<SignRequest>,
     ) -> Result<Allowed, Fault> {
         let open = self
             .open
@@ -436,10 +446,11 @@ impl Request<'_> {
         let (gun, items) = (&open.head.gun, &open.items[from..]);
         let caller = &self.person.caller;
         let overrides = !pass.overrides.is_empty();
-        let allowed = self.keyring.allowed(gun, items, caller, overrides).await?;
         let base = open.base.as_ref();
-        let who = caller.describe();
-        let checked = checks::run(&allowed.checks, gun, base, items, summary, &who).await?;
+        let step = (gun, base, open.items.as_slice(), from);
+        let allowed = self.keyring.allowed(step, caller, overrides).await?;
+        let checks = checks::run(&allowed.checks, gun, base, items, summary, caller);
+        let checked = stream.while_there(checks).await??;
         summary.extend(checked.words);
         let Some(reason) = checked.refused else {
             return Ok(allowed);
@@ -453,7 +464,7 @@ impl Request<'_> {
             });
         }
         pass.overrides.push(Rule::Check);
-        self.keyring.allowed(gun, items, caller, true).await
+        self.keyring.allowed(step, caller, true).await
     }
 
     /// The words for the person and the log.
@@ -525,7 +536,10 @@ impl Request<'_> {
                 | Fault::Policy { .. }
                 | Fault::NothingToConfirmWith(..)
         );
-        if matches!(fault, Fault::Gone | Fault::Stopping | Fault::Refetch { .. }) {
+        if matches!(
+            fault,
+            Fault::Gone | Fault::Stopping | Fault::Refetch { .. } | Fault::TooMany
+        ) {
             return;
         }
         let item = open.items.last();

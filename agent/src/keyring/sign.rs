@@ -138,7 +138,7 @@ impl Keyring {
         let mut jobs = Vec::new();
         for (place, item) in order.items.iter().enumerate().skip(order.from) {
             for listed in &item.key_ids {
-                let public = listed_key(order, &item.role, listed)
+                let public = listed_key(order.items, order.base, &item.role, listed)
                     // One that only an override lets sign.
                     .or_else(|| index.get(listed).map(|entry| entry.public.clone()))
                     .ok_or_else(|| no_key(&item.role, order.gun, *listed))?;
@@ -288,10 +288,16 @@ fn no_key(role: &RoleName, gun: &Gun, id: KeyId) -> Fault {
 }
 
 /// The public key that a document lists under this ID for the role: one of this request, or of the
-/// base.
-fn listed_key(order: Order<'_>, role: &RoleName, id: &KeyId) -> Option<PublicKey> {
-    let in_request =
-        order.items.iter().find_map(
+/// base. A document may say anything of an ID; what counts is the key that has it.
+pub(super) fn listed_key(
+    items: &[Item],
+    base: Option<&VerifiedBase>,
+    role: &RoleName,
+    id: &KeyId,
+) -> Option<PublicKey> {
+    let in_request = items
+        .iter()
+        .find_map(
             |item| match (role.parent(), item.payload.document().ok()?) {
                 (None, Document::Root(root)) => root.keys.get(id),
                 (Some(parent), Document::Targets(targets)) if item.role == parent => {
@@ -299,13 +305,14 @@ fn listed_key(order: Order<'_>, role: &RoleName, id: &KeyId) -> Option<PublicKey
                 }
                 _ => None,
             },
-        );
+        )
+        .filter(|key| key.id() == *id);
     let in_base = || {
-        let signers = order.base?.signers(role)?;
+        let signers = base?.signers(role)?;
         signers
             .keys
             .iter()
-            .find(|(listed, _)| listed == id)
+            .find(|(listed, key)| listed == id && key.id() == *id)
             .map(|(_, key)| (*key).clone())
     };
     in_request.cloned().or_else(in_base)

@@ -20,13 +20,20 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{PATIENCE, news::News, question};
-use crate::{daemon::caller::Caller, key::Secret, keyring::Fault, service::now};
+use super::{
+    PATIENCE,
+    news::News,
+    question::{self, Answered, Reply},
+};
+use crate::{daemon::caller::Caller, keyring::Fault, service::now};
 
 /// Events that an attendant may leave unread.
 const UNREAD: usize = 256;
 /// People who attend at once; far more than have eyes on one machine.
 const MAX_ATTENDANTS: usize = 16;
+
+/// Requests of other machines that wait at once: a person answers one at a time.
+const MAX_FORWARDED: usize = 16;
 
 /// Who attends, and what waits.
 #[derive(Debug, Default)]
@@ -56,7 +63,7 @@ struct Attendant {
 #[derive(Debug)]
 struct Pending {
     attendant: u64,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<Answered>,
 }
 
 /// Why an attendant's answer was dropped.
@@ -104,8 +111,9 @@ impl Broker {
             silent,
             events: sender,
         };
-        let known =
-            std::iter::once(attending).chain(state.requests.values().cloned().map(Event::Request));
+        // Room is left for what comes before he reads.
+        let shown = state.requests.values().take(UNREAD / 2);
+        let known = std::iter::once(attending).chain(shown.cloned().map(Event::Request));
         for event in known {
             // There is room: the channel is new. What does not fit is told when it changes.
             let _ = attendant
@@ -133,13 +141,21 @@ impl Broker {
     }
 
     /// A request waits for something from now on; attendants are shown it until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::TooMany`] when too many requests of other machines wait already.
     pub fn begin(
         self: &Arc<Self>,
         caller: &Caller,
         claimed: Option<ClaimedContext>,
         summary: Vec<String>,
-    ) -> Waits {
+    ) -> Result<Waits, Fault> {
         let mut state = self.state();
+        let forwarded = state.requests.values().filter(|one| one.forwarded).count();
+        if caller.is_forwarded() && forwarded >= MAX_FORWARDED {
+            return Err(Fault::TooMany);
+        }
         state.next += 1;
         let id = state.next;
         let request = WaitingRequest {
@@ -153,10 +169,10 @@ impl Broker {
         };
         state.requests.insert(id, request);
         drop(state);
-        Waits {
+        Ok(Waits {
             broker: Arc::clone(self),
             id,
-        }
+        })
     }
 
     /// Asks whoever attends; `None` when nobody does (any more). `grant_seconds`: for how long a
@@ -170,7 +186,7 @@ impl Broker {
         request: &Waits,
         ask: &prompt::Ask,
         grant_seconds: u32,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<Answered>, Fault> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let Some((mut out, reply)) = self.send(request, ask, grant_seconds)? else {
@@ -183,9 +199,9 @@ impl Broker {
                 }
                 Ok(Ok(answer)) => {
                     out.reason = "answered";
-                    return match answer.answer {
+                    return match answer.reply {
                         // Not the caller's own person, who merely stops: he refuses it.
-                        Some(v1::answer::Answer::Cancelled(_)) => Err(Fault::Declined),
+                        Reply::Cancelled => Err(Fault::Declined),
                         _ => Ok(Some(answer)),
                     };
                 }
@@ -201,7 +217,7 @@ impl Broker {
         request: &Waits,
         ask: &prompt::Ask,
         grant_seconds: u32,
-    ) -> Result<Option<(Out<'_>, oneshot::Receiver<Answer>)>, Fault> {
+    ) -> Result<Option<(Out<'_>, oneshot::Receiver<Answered>)>, Fault> {
         let mut state = self.state();
         loop {
             let Some(place) = state.attendants.iter().rposition(|one| !one.silent) else {
@@ -223,7 +239,8 @@ impl Broker {
                 .try_send(AttendEvent { event: Some(event) })
                 .is_err()
             {
-                state.attendants.remove(place);
+                let id = attendant.id;
+                state.let_go(id);
                 continue;
             }
             let (reply, answer) = oneshot::channel();
@@ -245,10 +262,25 @@ impl Broker {
 impl State {
     /// Tells everybody who attends; who does not read is let go.
     fn tell(&mut self, event: &Event) {
-        self.attendants.retain(|one| {
+        let unread = |one: &&Attendant| {
             let event = Some(event.clone());
-            one.events.try_send(AttendEvent { event }).is_ok()
-        });
+            one.events.try_send(AttendEvent { event }).is_err()
+        };
+        let gone: Vec<u64> = self
+            .attendants
+            .iter()
+            .filter(unread)
+            .map(|one| one.id)
+            .collect();
+        for id in gone {
+            self.let_go(id);
+        }
+    }
+
+    /// He attends no more; whoever waits for him asks the next.
+    fn let_go(&mut self, id: u64) {
+        self.attendants.retain(|one| one.id != id);
+        self.prompts.retain(|_, pending| pending.attendant != id);
     }
 }
 
@@ -264,21 +296,19 @@ impl Attendance {
     ///
     /// # Errors
     ///
-    /// [`Stray`] when it answers none of his: late, twice, or somebody else's. A secret in it is
-    /// wiped.
+    /// [`Stray`] when it answers none of his: late, twice, or somebody else's.
     pub fn answer(&self, answer: Answer) -> Result<(), Stray> {
+        let prompt_id = answer.prompt_id.clone();
+        // A secret in it is wiped from here on, whatever becomes of it.
+        let answered = Answered::from(answer);
         let mut state = self.broker.state();
-        let of = state.prompts.get(&answer.prompt_id);
+        let of = state.prompts.get(&prompt_id);
         if of.is_none_or(|pending| pending.attendant != self.id) {
-            drop(state);
-            if let Some(v1::answer::Answer::Secret(secret)) = answer.answer {
-                drop(Secret::new(secret.value));
-            }
             return Err(Stray);
         }
-        if let Some(pending) = state.prompts.remove(&answer.prompt_id) {
+        if let Some(pending) = state.prompts.remove(&prompt_id) {
             // A request that has just ended: its prompt is withdrawn in a moment.
-            let _ = pending.reply.send(answer);
+            let _ = pending.reply.send(answered);
         }
         Ok(())
     }
@@ -286,12 +316,7 @@ impl Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        let mut state = self.broker.state();
-        state.attendants.retain(|one| one.id != self.id);
-        // Whoever waits for him asks the next.
-        state
-            .prompts
-            .retain(|_, pending| pending.attendant != self.id);
+        self.broker.state().let_go(self.id);
     }
 }
 
@@ -312,9 +337,10 @@ impl Drop for Out<'_> {
             reason: self.reason.to_owned(),
         });
         let event = AttendEvent { event: Some(event) };
-        state
-            .attendants
-            .retain(|one| one.id != self.attendant || one.events.try_send(event.clone()).is_ok());
+        let his = state.attendants.iter().find(|one| one.id == self.attendant);
+        if his.is_some_and(|one| one.events.try_send(event).is_err()) {
+            state.let_go(self.attendant);
+        }
     }
 }
 
@@ -355,7 +381,9 @@ mod tests {
     }
 
     fn waits(broker: &Arc<Broker>) -> Waits {
-        broker.begin(&Caller::this_process(), None, vec!["a summary".into()])
+        broker
+            .begin(&Caller::this_process(), None, vec!["a summary".into()])
+            .unwrap()
     }
 
     async fn prompt(events: &mut mpsc::Receiver<AttendEvent>) -> AttendPrompt {

@@ -16,9 +16,7 @@ use std::{
     time::Duration,
 };
 
-use signet_proto::v1::{
-    self, Answer, CardName, answer, need_passphrase, need_pin, prompt, secret::Source,
-};
+use signet_proto::v1::{self, CardName, need_passphrase, need_pin, prompt};
 use signet_trust::payload::escape;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -28,8 +26,11 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::PATIENCE;
-use crate::{daemon::helper, keyring::Fault};
+use super::{
+    PATIENCE, Typed,
+    question::{Answered, Reply},
+};
+use crate::{daemon::helper, key::Secret, keyring::Fault};
 
 /// Longest line of the protocol, without its end (Libassuan, `ASSUAN_LINELENGTH` 1002).
 const LINE: usize = 1000;
@@ -37,6 +38,8 @@ const LINE: usize = 1000;
 const DESCRIPTION: usize = 900;
 /// Lines of a summary that are shown.
 const SUMMARY: usize = 12;
+/// How long a window is there before a yes in it counts: nobody reads faster.
+const QUIET: Duration = Duration::from_millis(700);
 /// Lines that one command may be answered with.
 const MAX_LINES: usize = 64;
 
@@ -166,7 +169,7 @@ impl Pinentry {
         ask: &prompt::Ask,
         caller: &str,
         terminal: Option<&Terminal>,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<Answered>, Fault> {
         let Some(program) = self.program(terminal) else {
             return Ok(None);
         };
@@ -186,9 +189,8 @@ impl Pinentry {
                 Ok(None)
             }
             Ok(Ok(Said::Late)) => Err(Fault::NobodyAnswered),
-            Ok(Ok(Said::Answer(answer))) => Ok(Some(Answer {
-                prompt_id: String::new(),
-                answer: Some(answer),
+            Ok(Ok(Said::Answer(reply))) => Ok(Some(Answered {
+                reply,
                 grant_seconds: 0,
             })),
         }
@@ -215,7 +217,7 @@ impl Pinentry {
 /// What came back.
 #[derive(Debug)]
 enum Said {
-    Answer(answer::Answer),
+    Answer(Reply),
     Late,
 }
 
@@ -255,13 +257,20 @@ impl Talk {
         if words.prompt.is_empty() {
             self.option_command("SETOK Yes").await?;
             self.option_command("SETCANCEL No").await?;
-            let ended = self.command("CONFIRM").await?;
+            let shown = Instant::now();
+            let ended = loop {
+                let ended = self.command("CONFIRM").await?;
+                // A key that was meant for another window is no yes.
+                if !matches!(ended, Ended::Ok(_)) || shown.elapsed() >= QUIET {
+                    break ended;
+                }
+            };
             return Ok(match ended {
-                Ended::Ok(_) => Said::Answer(answer::Answer::Yes(true)),
+                Ended::Ok(_) => Said::Answer(Reply::Yes(true)),
                 Ended::Error(code::TIMEOUT) => Said::Late,
                 // The button reads No, whichever of these a pinentry makes of it.
                 Ended::Error(code::CANCELED | code::NOT_CONFIRMED | code::FULLY_CANCELED) => {
-                    Said::Answer(answer::Answer::Yes(false))
+                    Said::Answer(Reply::Yes(false))
                 }
                 Ended::Error(code) => return Err(odd(code)),
             });
@@ -276,13 +285,13 @@ impl Talk {
             self.option_command("SETREPEATERROR They differ").await?;
         }
         Ok(match self.command("GETPIN").await? {
-            Ended::Ok(secret) => Said::Answer(answer::Answer::Secret(v1::Secret {
-                value: secret.map(|secret| secret.to_vec()).unwrap_or_default(),
-                source: Source::Typed.into(),
-            })),
+            Ended::Ok(secret) => {
+                let secret = secret.as_deref().map_or(&[][..], Vec::as_slice);
+                Said::Answer(Reply::Secret(Secret::copy_of(secret), Typed::Yes))
+            }
             Ended::Error(code::TIMEOUT) => Said::Late,
             Ended::Error(code::CANCELED | code::NOT_CONFIRMED | code::FULLY_CANCELED) => {
-                Said::Answer(answer::Answer::Cancelled(v1::Cancelled {}))
+                Said::Answer(Reply::Cancelled)
             }
             Ended::Error(code) => return Err(odd(code)),
         })

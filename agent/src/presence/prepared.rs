@@ -108,8 +108,9 @@ impl Prepared {
         self.grade
     }
 
-    /// Forgets everything given: another request begins.
-    pub fn forget(&mut self) {
+    /// Forgets everything given: another request begins, of this name.
+    pub fn forget(&mut self, request: RequestId) {
+        self.request = request;
         self.given.clear();
         self.wrong.clear();
         self.wanted = None;

@@ -56,19 +56,62 @@ pub(crate) fn for_yes(question: &str, summary: &[String], grade: u32) -> prompt:
     })
 }
 
+/// What somebody said. A secret in it is wiped when it is dropped.
+#[derive(Debug)]
+pub enum Reply {
+    /// A secret, and whether a person typed it.
+    Secret(Secret, Typed),
+    /// Yes or no.
+    Yes(bool),
+    /// Nobody is there, or no source holds the secret.
+    Unavailable,
+    /// The person said stop.
+    Cancelled,
+}
+
+impl From<Option<answer::Answer>> for Reply {
+    fn from(answer: Option<answer::Answer>) -> Self {
+        match answer {
+            Some(answer::Answer::Secret(v1::Secret { value, source })) => {
+                let typed = match v1::secret::Source::try_from(source) {
+                    Ok(v1::secret::Source::Typed) => Typed::Yes,
+                    _ => Typed::No,
+                };
+                Self::Secret(Secret::new(value), typed)
+            }
+            Some(answer::Answer::Yes(yes)) => Self::Yes(yes),
+            Some(answer::Answer::Cancelled(_)) => Self::Cancelled,
+            Some(answer::Answer::Unavailable(_)) | None => Self::Unavailable,
+        }
+    }
+}
+
+/// What somebody who attends said.
+#[derive(Debug)]
+pub struct Answered {
+    /// What.
+    pub reply: Reply,
+    /// For how long a yes is given.
+    pub grant_seconds: u32,
+}
+
+impl From<v1::Answer> for Answered {
+    fn from(answer: v1::Answer) -> Self {
+        Self {
+            reply: answer.answer.into(),
+            grant_seconds: answer.grant_seconds,
+        }
+    }
+}
+
 /// The secret in an answer.
 ///
 /// # Errors
 ///
 /// [`Fault::NoSecret`], [`Fault::Malformed`] for an answer to something else.
-pub(crate) fn secret(answer: Option<answer::Answer>) -> Result<(Given, Typed), Fault> {
-    match answer {
-        Some(answer::Answer::Secret(v1::Secret { value, source })) => {
-            let secret = Secret::new(value);
-            let typed = match v1::secret::Source::try_from(source) {
-                Ok(v1::secret::Source::Typed) => Typed::Yes,
-                _ => Typed::No,
-            };
+pub(crate) fn secret(reply: Reply) -> Result<(Given, Typed), Fault> {
+    match reply {
+        Reply::Secret(secret, typed) => {
             if secret.expose().len() > MAX_SECRET {
                 return Err(Fault::Malformed(format!(
                     "a passphrase of more than {MAX_SECRET} bytes"
@@ -77,11 +120,11 @@ pub(crate) fn secret(answer: Option<answer::Answer>) -> Result<(Given, Typed), F
             let grade = GIVEN;
             Ok((Given { secret, grade }, typed))
         }
-        Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
-        Some(answer::Answer::Yes(_)) => Err(Fault::Malformed(
+        Reply::Cancelled => Err(Fault::NoSecret(NoSecret::Cancelled)),
+        Reply::Yes(_) => Err(Fault::Malformed(
             "a yes where a passphrase was asked for".to_owned(),
         )),
-        Some(answer::Answer::Unavailable(_)) | None => Err(Fault::NoSecret(NoSecret::Unavailable)),
+        Reply::Unavailable => Err(Fault::NoSecret(NoSecret::Unavailable)),
     }
 }
 
@@ -90,17 +133,14 @@ pub(crate) fn secret(answer: Option<answer::Answer>) -> Result<(Given, Typed), F
 /// # Errors
 ///
 /// As [`secret`].
-pub(crate) fn yes(answer: Option<answer::Answer>) -> Result<bool, Fault> {
-    match answer {
-        Some(answer::Answer::Yes(yes)) => Ok(yes),
-        Some(answer::Answer::Cancelled(_)) => Err(Fault::NoSecret(NoSecret::Cancelled)),
-        Some(answer::Answer::Secret(secret)) => {
-            drop(Secret::new(secret.value));
-            Err(Fault::Malformed(
-                "a secret where a yes or no was asked for".to_owned(),
-            ))
-        }
-        Some(answer::Answer::Unavailable(_)) | None => Err(Fault::NoSecret(NoSecret::Unavailable)),
+pub(crate) fn yes(reply: Reply) -> Result<bool, Fault> {
+    match reply {
+        Reply::Yes(yes) => Ok(yes),
+        Reply::Cancelled => Err(Fault::NoSecret(NoSecret::Cancelled)),
+        Reply::Secret(..) => Err(Fault::Malformed(
+            "a secret where a yes or no was asked for".to_owned(),
+        )),
+        Reply::Unavailable => Err(Fault::NoSecret(NoSecret::Unavailable)),
     }
 }
 

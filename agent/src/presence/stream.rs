@@ -10,14 +10,15 @@ use std::{sync::Arc, time::Duration};
 use signet_proto::v1::{Answer, CardName, Prompt, Waiting, answer, prompt, waiting::What};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tonic::{Status, Streaming};
 
 use super::{Given, NoSecret, PATIENCE, SecretRequest, Typed, broker::Waits, question};
 use crate::{key::Secret, keyring::Fault};
 
-/// How long a client has to send what needs nobody: the rest of a request, a report.
+/// How long a client has to send what needs nobody: the rest of a request, a report. It has as long
+/// to take what it is sent.
 const SENDING: Duration = Duration::from_secs(2 * 60);
 /// Answers to nothing that are put up with on one stream.
 const MAX_STRAY: u32 = 32;
@@ -76,6 +77,8 @@ pub struct Stream<M: Carries> {
     /// Signatures are out whose fate is not known yet: the end of the agent waits for that.
     finishing: bool,
     stray: u32,
+    /// [`SENDING`]; tests are in a hurry.
+    sending: Duration,
     /// How attendants see the request.
     shown: Option<Arc<Waits>>,
 }
@@ -102,6 +105,7 @@ impl<M: Carries> Stream<M> {
             stopping,
             finishing: false,
             stray: 0,
+            sending: SENDING,
             shown: None,
         }
     }
@@ -128,15 +132,30 @@ impl<M: Carries> Stream<M> {
     ///
     /// # Errors
     ///
-    /// [`Fault::Gone`] when the caller went away.
+    /// [`Fault::Gone`] when the caller went away, or takes no events any more.
     pub async fn send(&self, event: M::Event) -> Result<(), Fault> {
-        self.events.send(Ok(event)).await.map_err(|_| Fault::Gone)
+        match timeout(self.sending, self.events.send(Ok(event))).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Fault::Gone),
+        }
     }
 
     /// Ends the stream with a failure.
     pub async fn fail(&self, status: Status) {
-        // A caller that is gone needs no reason.
-        let _ = self.events.send(Err(status)).await;
+        // A caller that is gone, or does not listen, needs no reason.
+        let _ = timeout(self.sending, self.events.send(Err(status))).await;
+    }
+
+    /// Waits until the caller has taken every event that was sent: what others wait for is not given
+    /// to one that cannot be told of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Gone`] when it went away, or does not take them; [`Fault::Stopping`].
+    pub async fn heard(&mut self) -> Result<(), Fault> {
+        let (events, sending) = (self.events.clone(), self.sending);
+        let heard = self.while_there(timeout(sending, all_taken(&events)));
+        heard.await?.map_err(|_| Fault::Gone)
     }
 
     /// The next message of the request; `None` when the client closed its side. Answers that
@@ -205,7 +224,7 @@ impl<M: Carries> Stream<M> {
         summary: &[String],
     ) -> Result<(Given, Typed), Fault> {
         let ask = question::for_secret(ask, summary)?;
-        question::secret(self.ask(ask).await?)
+        question::secret(self.ask(ask).await?.into())
     }
 
     /// Sets how attendants see the request: they are told what it waits for, too.
@@ -234,7 +253,11 @@ impl<M: Carries> Stream<M> {
     ///
     /// [`Fault::NoSecret`] and those of the stream.
     pub async fn confirm(&mut self, question: &str, summary: &[String]) -> Result<bool, Fault> {
-        question::yes(self.ask(question::for_yes(question, summary, 1)).await?)
+        question::yes(
+            self.ask(question::for_yes(question, summary, 1))
+                .await?
+                .into(),
+        )
     }
 
     async fn ask(&mut self, ask: prompt::Ask) -> Result<Option<answer::Answer>, Fault> {
@@ -245,10 +268,13 @@ impl<M: Carries> Stream<M> {
         }))
         .await?;
         let deadline = Instant::now() + PATIENCE;
+        let unheard = unheard(self.events.clone(), self.sending);
+        tokio::pin!(unheard);
         loop {
             let message = tokio::select! {
                 message = timeout_at(deadline, self.inbound.message()) => message,
                 () = self.events.closed() => return Err(Fault::Gone),
+                () = &mut unheard => return Err(Fault::Gone),
                 () = stopped(&mut self.stopping), if !self.finishing => return Err(Fault::Stopping),
             };
             let message = message
@@ -306,6 +332,20 @@ fn words(waiting: &Waiting) -> String {
             format!("{}, which another program holds", card(&busy.card))
         }
         Some(What::Over(_)) | None => String::new(),
+    }
+}
+
+/// Resolves when the receiver has taken all there is. One that is gone takes nothing more.
+async fn all_taken<T>(events: &mpsc::Sender<T>) {
+    if events.reserve_many(events.max_capacity()).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when something is still not taken after so long; never, once everything was.
+async fn unheard<T>(events: mpsc::Sender<T>, sending: Duration) {
+    if timeout(sending, all_taken(&events)).await.is_ok() {
+        std::future::pending::<()>().await;
     }
 }
 

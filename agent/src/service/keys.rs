@@ -49,7 +49,7 @@ impl Keys for Service {
             .list_keys(&docker_dir)
             .await
             .map_err(|fault| status(&fault))?;
-        if caller.forwarded {
+        if forwarded {
             keys.retain(|key| self.shared.keyring.is_forwarded(&key.key_id, &key.label));
             for key in &mut keys {
                 key.path.clear();

@@ -98,6 +98,7 @@ fn kind(fault: &Fault) -> (u32, &'static str) {
         Fault::DockerDir { .. } => (exit::USAGE, "docker_dir"),
         Fault::Forwarded => (exit::LOCKED, "forwarded"),
         Fault::ForwardedOnly => (exit::REFUSED, "forwarded_only"),
+        Fault::TooMany => (exit::LOCKED, "too_many"),
         Fault::Gone => (exit::INTERRUPTED, "gone"),
         Fault::Internal(_) => (exit::FAILED, "internal"),
         Fault::KeyRole { .. } => (exit::REFUSED, "key_role"),
@@ -192,9 +193,8 @@ fn fix(fault: &Fault) -> Option<String> {
              --no-input"
                 .to_owned()
         }
-        Fault::ForwardedOnly => {
-            "run the command on the machine that holds the keys".to_owned()
-        }
+        Fault::TooMany => "answer those that wait, or repeat this later".to_owned(),
+        Fault::ForwardedOnly => "run the command on the machine that holds the keys".to_owned(),
         Fault::Ledger(LedgerError::Sqlite(_)) => {
             "nothing was signed; look for a full disk or lost permissions in the home".to_owned()
         }
