@@ -471,6 +471,13 @@ impl Ledger {
         })
     }
 
+    /// The number of the newest entry, as far as this connection knows.
+    #[must_use]
+    pub(crate) fn newest(&self) -> u64 {
+        let (newest, _) = self.head.get();
+        newest
+    }
+
     /// Computes the whole chain anew; how many entries hold.
     ///
     /// # Errors

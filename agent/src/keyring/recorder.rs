@@ -46,7 +46,7 @@ struct Desk {
     brought: Condvar,
     /// The last commit was quick.
     quick: AtomicBool,
-    /// Something may have been written.
+    /// Entries were written.
     changes: watch::Sender<u64>,
 }
 
@@ -97,7 +97,7 @@ impl Recorder {
         ))
     }
 
-    /// Tells that something may have been written.
+    /// Tells that entries were written.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.desk.changes.subscribe()
     }
@@ -214,11 +214,15 @@ impl Desk {
             let job = self.queue().jobs.pop_front();
             match job {
                 Some(Job::Other(work)) => {
+                    let before = ledger.newest();
                     let work = std::panic::AssertUnwindSafe(|| work(&mut ledger));
                     if std::panic::catch_unwind(work).is_err() {
                         tracing::error!("a request panicked in the ledger");
                     }
-                    self.changed();
+                    // Most only read.
+                    if ledger.newest() != before {
+                        self.changed();
+                    }
                 }
                 Some(write @ Job::Write(..)) => self.queue().jobs.push_front(write),
                 // A caller has committed it.
