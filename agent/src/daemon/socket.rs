@@ -55,6 +55,12 @@ pub enum SocketError {
     /// What systemd handed over is no unix stream socket.
     #[error("the inherited descriptor is not a unix stream socket: {0}")]
     NotASocket(io::Error),
+    /// systemd handed over a socket by a name that says nothing.
+    #[error(
+        "a socket by the name {0:?} was handed over: FileDescriptorName= has to be \"forward\" for \
+         the one of other machines, and the agent's own is signetd.socket's"
+    )]
+    Unnamed(String),
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> SocketError + 'a {
@@ -138,7 +144,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`SocketError::NotASocket`].
+    /// [`SocketError::NotASocket`], [`SocketError::Unnamed`].
     pub fn inherited() -> Result<(Option<Self>, Option<Self>), SocketError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut fds = listenfd::ListenFd::from_env();
@@ -155,8 +161,12 @@ impl Socket {
             });
             match name {
                 "forward" => forward = socket,
-                // More than one: the first, as it always was.
-                _ => own = own.or(socket),
+                // systemd's own name for it, systemd-socket-activate's for one without, and none.
+                "signetd.socket" | "agent" | "unknown" | "connection" | "" => {
+                    own = own.or(socket);
+                }
+                // It may be meant for other machines: it must not become the one that does all.
+                name => return Err(SocketError::Unnamed(name.to_owned())),
             }
         }
         Ok((own, forward))
