@@ -268,3 +268,30 @@ impl Queue {
         group
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::NewEntry;
+
+    #[tokio::test]
+    async fn those_who_follow_the_log_hear_of_entries_and_not_of_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (recorder, _, _) = Recorder::start(dir.path()).unwrap();
+        let mut changes = recorder.changes();
+        recorder.run(|ledger| ledger.head()).await.unwrap();
+        recorder.run(|ledger| ledger.entries(1, 10)).await.unwrap();
+        assert!(!changes.has_changed().unwrap());
+        let entry = NewEntry {
+            kind: "lock",
+            outcome: "done".to_owned(),
+            ..NewEntry::default()
+        };
+        recorder
+            .run(move |ledger| ledger.append(&entry))
+            .await
+            .unwrap();
+        // It is told after the caller is: then it will be.
+        changes.changed().await.unwrap();
+    }
+}
