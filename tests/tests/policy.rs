@@ -1,7 +1,9 @@
 //! The policy of `agent.toml`: what it refuses, what it asks for, and that it says which rule it was.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use signet_tests::steps::{DIGEST, SIZE, write_script};
@@ -32,9 +34,9 @@ fn explain(home: &Home, more: &[&str]) -> Output {
 fn reload(home: &Home, word: &str) {
     let pid = home.agent_pid().expect("an agent runs");
     kill_process(pid, Signal::HUP).expect("it is there");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !explain(home, &[]).ok().stdout.contains(word) {
-        assert!(std::time::Instant::now() < deadline, "not reloaded: {word}");
+        assert!(Instant::now() < deadline, "not reloaded: {word}");
     }
 }
 
@@ -196,4 +198,58 @@ fn the_guides_checker_decides_what_is_signed_and_an_override_is_logged() {
     // One that does not run refuses.
     fs::remove_file(&program).expect("the home is ours");
     sign(&home, "v3").run().exits(4).says("cannot be run");
+}
+
+#[test]
+fn a_check_that_takes_long_keeps_nobody_waiting_and_ends_with_its_caller() {
+    let lab = Lab::builder().notary().build();
+    let home = lab.home();
+    let program = home.user_home().join("check");
+    let begun = home.user_home().join("begun");
+    fs::create_dir(&begun).expect("the home is ours");
+    let script = "#!/bin/sh\ncase $(cat) in *'\"tag\":\"slow\"'*) ;; *) exit 0 ;; esac\n\
+                  : > \"$1/$$\"\nexec sleep 1000\n";
+    write_script(&program, script);
+    write(
+        &home,
+        &format!(
+            "[[policy]]\nname = \"scanned\"\nroles = [\"targets\"]\ndo = \"allow\"\ncheck = [{:?}, {:?}]\n",
+            program.to_str().unwrap(),
+            begun.to_str().unwrap()
+        ),
+    );
+    sign(&home, "v1").run().ok();
+    // As many as the agent has threads for what blocks, and one more.
+    let slow = |number: u32| {
+        let mut command = home.unattended();
+        command.env("SIGNET_ROOT_PASSPHRASE_FILE", home.passphrase_file());
+        let image = format!("{GUN}{number}:slow@{DIGEST}");
+        command.args(["sign", &image, "--size", SIZE]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("it starts")
+    };
+    let mut callers: Vec<_> = (0..3).map(slow).collect();
+    let running = || {
+        let names = fs::read_dir(&begun).expect("the home is ours");
+        let pids = names.map(|entry| entry.expect("it is there").file_name());
+        pids.filter(|pid| Path::new("/proc").join(pid).exists())
+            .count()
+    };
+    until("the checks run", || running() == 3);
+    sign(&home, "v2").run().ok();
+    assert_eq!(running(), 3);
+    for caller in &mut callers {
+        caller.kill().expect("it runs");
+        caller.wait().expect("it was killed");
+    }
+    until("the checks are gone", || running() == 0);
+    sign(&home, "v3").run().ok();
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::yield_now();
+    }
 }

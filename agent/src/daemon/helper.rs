@@ -39,6 +39,7 @@ use rustix::{
     net::sockopt::{Timeout, set_socket_timeout},
     pipe::{PipeFlags, pipe_with},
 };
+use tokio::sync::oneshot;
 
 use self::{
     process::Ends,
@@ -53,13 +54,15 @@ const START: Duration = Duration::from_secs(10);
 const TELL: Duration = Duration::from_millis(500);
 /// How long it is not asked after it did not answer in time.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Stack of a thread that waits for a program.
+const STACK: usize = 256 * 1024;
 /// Longest path that readlink(2) gives (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
 
 /// What became of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// How it ended; `None`: it took too long and was killed.
+    /// How it ended; `None`: it took too long, or nobody wanted it any more, and was killed.
     pub(crate) status: Option<ExitStatus>,
     /// The beginning of what it said.
     pub(crate) said: Vec<u8>,
@@ -242,6 +245,43 @@ pub(crate) fn spawn(
 ///
 /// When it cannot be started or waited for.
 pub(crate) fn run(command: &[String], input: &str, patience: Duration) -> io::Result<Ran> {
+    run_unless(command, input, patience, None)
+}
+
+/// Like [`run`], on a thread of its own: it keeps nobody else waiting. Dropped, the program is
+/// killed with everything that it started. `held` is dropped when it has ended, either way.
+///
+/// # Errors
+///
+/// As [`run`], and when there can be no thread.
+pub(crate) async fn run_apart<T: Send + 'static>(
+    command: Vec<String>,
+    input: String,
+    patience: Duration,
+    held: T,
+) -> io::Result<Ran> {
+    // What the thread waits for as well: the other end is ours, and closes with this future.
+    let (_wanted, unwanted) = UnixStream::pair()?;
+    let (told, ran) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("check".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let ran = run_unless(&command, &input, patience, Some(unwanted.as_fd()));
+            drop(held);
+            // Nobody may want to know any more.
+            let _ = told.send(ran);
+        })?;
+    let ended = ran.await;
+    ended.unwrap_or_else(|_| Err(io::Error::other("the thread that waited for it panicked")))
+}
+
+fn run_unless(
+    command: &[String],
+    input: &str,
+    patience: Duration,
+    unwanted: Option<BorrowedFd<'_>>,
+) -> io::Result<Ran> {
     if command.is_empty() {
         return Err(io::Error::other("it names no program"));
     }
@@ -260,17 +300,19 @@ pub(crate) fn run(command: &[String], input: &str, patience: Duration) -> io::Re
         File::from(stdout),
         input.as_bytes(),
         until,
+        unwanted,
     )
 }
 
-/// Feeds a program and listens to it until it ends. Returning closes `news`, which kills one that
-/// still runs.
+/// Feeds a program and listens to it until it ends, or until something is heard of `unwanted`.
+/// Returning closes `news`, which kills one that still runs.
 fn attend(
     news: &OwnedFd,
     stdin: File,
     mut stdout: File,
     mut input: &[u8],
     until: Instant,
+    unwanted: Option<BorrowedFd<'_>>,
 ) -> io::Result<Ran> {
     rustix::io::ioctl_fionbio(&stdin, true)?;
     rustix::io::ioctl_fionbio(&stdout, true)?;
@@ -279,6 +321,9 @@ fn attend(
     let mut open = true;
     loop {
         let mut ready = vec![PollFd::new(news, PollFlags::IN)];
+        if let Some(unwanted) = &unwanted {
+            ready.push(PollFd::new(unwanted, PollFlags::IN));
+        }
         if open {
             ready.push(PollFd::new(&stdout, PollFlags::IN));
         }
@@ -290,7 +335,10 @@ fn attend(
             Err(rustix::io::Errno::INTR) => continue,
             count => count?,
         };
-        let has_ended = ready.first().is_some_and(|one| !one.revents().is_empty());
+        let ready: Vec<bool> = ready.iter().map(|one| !one.revents().is_empty()).collect();
+        let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
+        let has_ended = is_ready(0);
+        let is_unwanted = unwanted.is_some() && is_ready(1);
         if let Some(pipe) = &mut stdin
             && !feed(pipe, &mut input)
         {
@@ -304,7 +352,7 @@ fn attend(
             let status = Some(ended(news)?);
             return Ok(Ran { status, said });
         }
-        if count == 0 {
+        if count == 0 || is_unwanted {
             return Ok(Ran { status: None, said });
         }
     }

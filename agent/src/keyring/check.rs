@@ -11,6 +11,9 @@
 //! `was` is null for a new tag. Exit 0 agrees; any other end refuses, which `--allow check`
 //! overrides. What it says first is shown to the person and written to the log. It runs once for a
 //! request and has no key, no secret and no connection to the agent.
+//!
+//! However long it takes, it keeps only those waiting who want to sign for the same collection, and
+//! it is killed when the caller goes away. Only so many run at once.
 
 use std::time::Duration;
 
@@ -21,12 +24,19 @@ use signet_trust::{
     document::{Document, TargetRef},
     payload::{Item, escape},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Fault, allowed::Check};
-use crate::daemon::helper;
+use crate::daemon::{caller::Caller, helper};
 
 /// How long a check may take.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// Checks that run at once; others wait for one of these to end.
+const MAX_RUNNING: usize = 8;
+static ROOM: Semaphore = Semaphore::const_new(MAX_RUNNING);
+/// Checks for other machines that run at once: they leave room for those of this one.
+const MAX_FORWARDED: usize = 1;
+static FORWARDED_ROOM: Semaphore = Semaphore::const_new(MAX_FORWARDED);
 /// Lines and characters of what it says that are shown and logged.
 const LINES: usize = 5;
 const LINE: usize = 200;
@@ -40,14 +50,36 @@ pub(super) struct Checked {
     pub(super) refused: Option<String>,
 }
 
-/// Runs each check on the tags that the rule was about; nothing where there are none.
+/// A place among the checks that run.
+#[derive(Debug)]
+struct Place {
+    _forwarded: Option<SemaphorePermit<'static>>,
+    _one: SemaphorePermit<'static>,
+}
+
+impl Place {
+    async fn of(caller: &Caller) -> Result<Self, Fault> {
+        let closed = |_| Fault::Internal("no room for checks");
+        let forwarded = match caller.is_forwarded() {
+            true => Some(FORWARDED_ROOM.acquire().await.map_err(closed)?),
+            false => None,
+        };
+        Ok(Self {
+            _forwarded: forwarded,
+            _one: ROOM.acquire().await.map_err(closed)?,
+        })
+    }
+}
+
+/// Runs each check on the tags that the rule was about; nothing where there are none. Dropped, it
+/// kills the check that runs.
 pub(super) async fn run(
     checks: &[Check],
     gun: &Gun,
     base: Option<&VerifiedBase>,
     items: &[Item],
     summary: &[String],
-    caller: &str,
+    caller: &Caller,
 ) -> Result<Checked, Fault> {
     let mut checked = Checked::default();
     for check in checks {
@@ -64,12 +96,11 @@ pub(super) async fn run(
             "gun": gun.as_str(),
             "images": images,
             "summary": summary,
-            "caller": caller,
+            "caller": caller.describe(),
         });
         let (command, text) = (check.command.clone(), format!("{asked}\n"));
-        let ran = tokio::task::spawn_blocking(move || helper::run(&command, &text, PATIENCE))
-            .await
-            .map_err(|_| Fault::Internal("a check panicked"))?;
+        let place = Place::of(caller).await?;
+        let ran = helper::run_apart(command, text, PATIENCE, place).await;
         let program = check.command.first().map_or("", String::as_str);
         let (verdict, said) = match ran {
             Err(error) => (Some(format!("cannot be run: {error}")), Vec::new()),

@@ -69,3 +69,22 @@ fn one_can_talk_with_a_program_and_dropping_it_kills_it_and_its_children() {
     let missing = spawn(Path::new("/nowhere/at/all"), &[], &[]).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    let script = format!("exec 3>{}; sleep 1000 & sleep 1000", path.display());
+    let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+    let (held, gone) = oneshot::channel::<()>();
+    let running = tokio::spawn(run_apart(command, String::new(), MINUTE * 60, held));
+    // It is opened once the program opens it, and is at its end once all that had it are gone.
+    let end = tokio::task::spawn_blocking(move || {
+        let mut pipe = File::open(path).unwrap();
+        running.abort();
+        pipe.read(&mut [0]).unwrap()
+    });
+    assert_eq!(end.await.unwrap(), 0);
+    assert!(gone.await.is_err());
+}
