@@ -146,18 +146,6 @@ impl<M: Carries> Stream<M> {
         let _ = timeout(self.sending, self.events.send(Err(status))).await;
     }
 
-    /// Waits until the caller has taken every event that was sent: what others wait for is not given
-    /// to one that cannot be told of it.
-    ///
-    /// # Errors
-    ///
-    /// [`Fault::Gone`] when it went away, or does not take them; [`Fault::Stopping`].
-    pub async fn heard(&mut self) -> Result<(), Fault> {
-        let (events, sending) = (self.events.clone(), self.sending);
-        let heard = self.while_there(timeout(sending, all_taken(&events)));
-        heard.await?.map_err(|_| Fault::Gone)
-    }
-
     /// The next message of the request; `None` when the client closed its side. Answers that
     /// nobody asked for are dropped.
     ///
@@ -335,16 +323,11 @@ fn words(waiting: &Waiting) -> String {
     }
 }
 
-/// Resolves when the receiver has taken all there is. One that is gone takes nothing more.
-async fn all_taken<T>(events: &mpsc::Sender<T>) {
-    if events.reserve_many(events.max_capacity()).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Resolves when something is still not taken after so long; never, once everything was.
 async fn unheard<T>(events: mpsc::Sender<T>, sending: Duration) {
-    if timeout(sending, all_taken(&events)).await.is_ok() {
+    // All of its places are free.
+    let taken = events.reserve_many(events.max_capacity());
+    if timeout(sending, taken).await.is_ok() {
         std::future::pending::<()>().await;
     }
 }
@@ -362,5 +345,39 @@ fn broken(status: Status) -> Fault {
             Fault::Malformed(status.message().to_owned())
         }
         _ => Fault::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signet_proto::v1::{SignEvent, SignRequest};
+
+    use super::*;
+
+    fn stream(
+        sending: Duration,
+    ) -> (
+        Stream<SignRequest>,
+        mpsc::Receiver<Result<SignEvent, Status>>,
+        impl Sized,
+    ) {
+        let (requests, inbound) = mpsc::channel(1);
+        let (events, heard) = mpsc::channel(2);
+        let stop = watch::Sender::new(false);
+        let mut stream = Stream::new(Inbound::Local(inbound), events, stop.subscribe());
+        stream.sending = sending;
+        (stream, heard, (requests, stop))
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_takes_no_events_is_gone_after_a_while() {
+        let (mut stream, heard, _ends) = stream(Duration::from_millis(10));
+        let question = stream.confirm("Well?", &[]).await;
+        assert!(matches!(question, Err(Fault::Gone)), "{question:?}");
+        stream.send(SignEvent::default()).await.unwrap();
+        let full = stream.send(SignEvent::default()).await;
+        assert!(matches!(full, Err(Fault::Gone)), "{full:?}");
+        stream.fail(Status::aborted("it is not heard either")).await;
+        drop(heard);
     }
 }

@@ -1,6 +1,7 @@
 //! Documents signed.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,8 +12,8 @@ use signet_proto::v1::{
     CollectionReply, CollectionRequest, SignEvent, SignRequest, signer_server::Signer,
 };
 use signet_trust::Gun;
-use tokio::{sync::mpsc, time::timeout};
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status::status};
@@ -53,8 +54,9 @@ impl Signer for Service {
         let mut events = Conversation::new(&self.shared, caller, inbound);
         // A request that needs nobody is signed before the head of the response has to go: then
         // both go together, and the client wakes up once.
-        let first = timeout(SOON, events.next()).await.ok().flatten();
-        let events = tokio_stream::iter(first).chain(events);
+        let _ = timeout(SOON, events.first()).await;
+        // From here on events are wanted only as fast as the client takes them.
+        events.hand_over();
         Ok(Response::new(Box::pin(events)))
     }
 
@@ -76,11 +78,22 @@ impl Signer for Service {
     }
 }
 
-/// One stream, driven by whoever wants its events: no other task is woken for it. What is under
-/// way when nobody wants events any more is brought to its end by a task.
+/// One stream, driven by whoever wants its events: no other task is woken for it. That is for as
+/// long as they are wanted all the time: a request that is under way holds what others wait for, and
+/// is not to stand still with it. What is under way when nobody wants events any more is brought to
+/// its end by a task.
 pub(super) struct Conversation {
-    serving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    serving: Serving,
     events: mpsc::Receiver<Result<SignEvent, Status>>,
+}
+
+/// Who drives it.
+enum Serving {
+    /// Whoever wants events.
+    Here(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// A task, whoever wants events or not.
+    Apart(JoinHandle<()>),
+    Done,
 }
 
 impl Conversation {
@@ -99,9 +112,39 @@ impl Conversation {
             }
         };
         Self {
-            serving: Some(Box::pin(serving)),
+            serving: Serving::Here(Box::pin(serving)),
             events,
         }
+    }
+
+    /// Drives it until there is an event, or will be none; nothing is taken: what the client has not
+    /// got is not to look as if it had.
+    async fn first(&mut self) {
+        poll_fn(|context| {
+            if self.events.is_empty()
+                && let Serving::Here(serving) = &mut self.serving
+            {
+                match serving.as_mut().poll(context) {
+                    Poll::Ready(()) => self.serving = Serving::Done,
+                    Poll::Pending if self.events.is_empty() => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Gives it to a task of its own, which goes on with it whether events are taken or not.
+    fn hand_over(&mut self) {
+        self.serving = match std::mem::replace(&mut self.serving, Serving::Done) {
+            Serving::Here(serving) => match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => Serving::Apart(runtime.spawn(serving)),
+                // Nobody could drive it any more.
+                Err(_) => Serving::Done,
+            },
+            serving => serving,
+        };
     }
 }
 
@@ -115,26 +158,38 @@ impl Stream for Conversation {
     type Item = Result<SignEvent, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(event) = self.events.poll_recv(context) {
-            return Poll::Ready(event);
+        if let Poll::Ready(Some(event)) = self.events.poll_recv(context) {
+            return Poll::Ready(Some(event));
         }
-        if let Some(serving) = &mut self.serving
-            && serving.as_mut().poll(context).is_ready()
-        {
-            self.serving = None;
+        match &mut self.serving {
+            Serving::Here(serving) => {
+                if serving.as_mut().poll(context).is_ready() {
+                    self.serving = Serving::Done;
+                }
+            }
+            Serving::Apart(task) => {
+                if let Poll::Ready(ended) = Pin::new(task).poll(context) {
+                    self.serving = Serving::Done;
+                    if ended.is_err() {
+                        let fault = Fault::Internal("the request panicked");
+                        return Poll::Ready(Some(Err(status(&fault))));
+                    }
+                }
+            }
+            Serving::Done => {}
         }
-        self.events.poll_recv(context)
+        match (self.events.poll_recv(context), &self.serving) {
+            // Its task says next how it ended.
+            (Poll::Ready(None), Serving::Apart(_)) => Poll::Pending,
+            (event, _) => event,
+        }
     }
 }
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        if let Some(serving) = self.serving.take() {
-            // It learns that nobody listens, and leaves nothing half done.
-            self.events.close();
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(serving);
-            }
-        }
+        // It learns that nobody listens, and leaves nothing half done.
+        self.events.close();
+        self.hand_over();
     }
 }

@@ -350,3 +350,37 @@ async fn the_same_request_in_the_same_process_needs_no_socket() {
         .unwrap();
     assert!(matches!(event.event, Some(Event::Prompt(_))), "{event:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_take_no_events_keep_nobody_waiting() {
+    let (agent, server) = published().await;
+    let mut first = agent.talk(None).await;
+    let (start, bodies) = next(&server, "v2", 2);
+    first.start(start.clone(), &bodies).await;
+    assert!(matches!(first.hear().await, Ok(Event::Prompt(_))));
+    let deaf = (
+        agent.ask_deaf(&start, &bodies).await,
+        agent.ask_deaf(&start, &bodies).await,
+    );
+    // Each that comes now is told how many it is behind: until the two are among them.
+    let mut others = Vec::new();
+    loop {
+        assert!(others.len() < 50, "they did not come");
+        let other = agent.talk(Some(PASSPHRASE)).await;
+        other.start(start.clone(), &bodies).await;
+        others.push(other);
+        let behind = match others.last_mut().unwrap().hear().await {
+            Ok(Event::Queued(queued)) => queued.behind as usize,
+            other => panic!("{other:?}"),
+        };
+        if behind == others.len() + 2 {
+            break;
+        }
+    }
+    let mut last = others.pop().unwrap();
+    drop((others, first));
+    let signed = tokio::time::timeout(std::time::Duration::from_secs(20), last.signed());
+    signed.await.expect("it is its turn");
+    last.report(Outcome::Published).await;
+    drop(deaf);
+}

@@ -61,17 +61,15 @@ impl Agent {
         let socket = home.join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap().into_std().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(crate::daemon::run(listener, None, Arc::clone(&shared), async {
-            let _ = stopped.await;
-        }));
-        let connect = tower::service_fn(move |_| {
-            let socket: PathBuf = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        let channel = Endpoint::from_static("http://agent")
-            .connect_with_connector(connect)
-            .await;
-        let channel = channel.unwrap();
+        let served = tokio::spawn(crate::daemon::run(
+            listener,
+            None,
+            Arc::clone(&shared),
+            async {
+                let _ = stopped.await;
+            },
+        ));
+        let channel = connect(socket, Endpoint::from_static("http://agent")).await;
         Self {
             channel,
             shared,
@@ -114,6 +112,29 @@ impl Agent {
         }
     }
 
+    /// Asks on a connection of its own that takes no event, now or ever, and answers nothing; until what
+    /// it returns is dropped.
+    pub(super) async fn ask_deaf(
+        &self,
+        start: &v1::Start,
+        bodies: &[Vec<u8>],
+    ) -> impl Sized + use<> {
+        let deaf = Endpoint::from_static("http://agent").initial_stream_window_size(0);
+        let channel = connect(self.dir.path().join("home/agent.sock"), deaf).await;
+        let (requests, receiver) = mpsc::channel(64);
+        let chunks = bodies
+            .iter()
+            .map(|data| Message::Chunk(v1::Chunk { data: data.clone() }));
+        for message in std::iter::once(Message::Start(start.clone())).chain(chunks) {
+            let message = Some(message);
+            requests.send(SignRequest { message }).await.unwrap();
+        }
+        drop(requests);
+        let mut signer = SignerClient::new(channel);
+        let events = signer.sign(ReceiverStream::new(receiver)).await.unwrap();
+        events
+    }
+
     pub(super) async fn list(&self) -> Vec<v1::KeyInfo> {
         self.keys()
             .list(v1::ListKeysRequest::default())
@@ -136,6 +157,14 @@ impl Agent {
         }
         all
     }
+}
+
+async fn connect(socket: PathBuf, endpoint: Endpoint) -> Channel {
+    let connect = tower::service_fn(move |_| {
+        let socket: PathBuf = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    endpoint.connect_with_connector(connect).await.unwrap()
 }
 
 /// One stream.
