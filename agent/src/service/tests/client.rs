@@ -131,8 +131,7 @@ impl Agent {
         }
         drop(requests);
         let mut signer = SignerClient::new(channel);
-        let events = signer.sign(ReceiverStream::new(receiver)).await.unwrap();
-        events
+        signer.sign(ReceiverStream::new(receiver)).await.unwrap()
     }
 
     pub(super) async fn list(&self) -> Vec<v1::KeyInfo> {
