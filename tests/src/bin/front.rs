@@ -3,7 +3,7 @@
 //!
 //! Usage: signet-front SOCKET, with `GPG_TTY` and `TERM` in the environment, or without.
 
-use std::path::PathBuf;
+use std::{io::Write as _, path::PathBuf};
 
 use hyper_util::rt::TokioIo;
 use signet_proto::v1::{
@@ -62,8 +62,7 @@ async fn main() -> anyhow::Result<()> {
                     sender.send(request(Message::Answer(answer))).await?;
                 }
                 Some(Event::Done(_)) => {
-                    println!("done");
-                    return Ok(());
+                    return Ok(writeln!(std::io::stdout(), "done")?);
                 }
                 _ => {}
             },

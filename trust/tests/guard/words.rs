@@ -156,7 +156,9 @@ fn a_delegation_not_yet_published_is_compared_with_nothing() {
     server.take(RoleName::Targets, &targets);
     let text = lines(Some(&server.base()), &[alice_item(&targets_document(1, 1))]);
     assert!(
-        text.starts_with("docker.io/me/app: targets/alice v1, compared with nothing, until 2029-11-20\n"),
+        text.starts_with(
+            "docker.io/me/app: targets/alice v1, compared with nothing, until 2029-11-20\n"
+        ),
         "{text}"
     );
 }
