@@ -73,7 +73,7 @@ fn the_units_name_the_program_and_the_socket_that_the_command_looks_for() {
         service.contains("\nExecStart=/opt/signet/bin/signetd\n"),
         "{service}"
     );
-    assert!(!service.contains('@'), "{service}");
+    assert!(!service.contains("@bindir@"), "{service}");
     // `Type=notify` is kept by `signetd`, whose socket is this one.
     let socket = read("signetd.socket");
     for line in [
